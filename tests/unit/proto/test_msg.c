@@ -213,6 +213,7 @@ msg_tag_parse__tags__verb_and_rows(void **state)
 		{"SELECT 0", "SELECT", true, 0},
 		{"COPY 18446744073709551615", "COPY", true, UINT64_MAX},
 		{"COPY 18446744073709551616", "COPY 18446744073709551616", false, 0},
+		{"COPY 99999999999999999999", "COPY 99999999999999999999", false, 0},
 		{"CREATE TABLE", "CREATE TABLE", false, 0},
 		{"BEGIN", "BEGIN", false, 0},
 		{"UPDATE 12x", "UPDATE 12x", false, 0},

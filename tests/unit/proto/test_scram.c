@@ -114,7 +114,7 @@ scram_client_first__headers__as_specified(void **state)
 		assert_string_equal(d.sqlstate, cases[i].sqlstate ? cases[i].sqlstate : "");
 	}
 	setup(state);
-	assert_int_equal(scram_client_first(&s, SPAN_LIT("n,,n=,r=x\0"), &out, &d), RC_FAIL);
+	assert_int_equal(scram_client_first(&s, SPAN_LIT("n,,n=,r=x,e=\0"), &out, &d), RC_FAIL);
 }
 
 static void
@@ -155,6 +155,11 @@ scram_client_final__every_prefix_and_fault__refused(void **state)
 		assert_int_equal(final(bad[i]), RC_FAIL);
 		assert_string_equal(d.sqlstate, "08P01");
 	}
+	/* The header that c= repeats is the one that the client began with. */
+	setup(state);
+	assert_int_equal(first("y,,n=user,r=rOprNGfwEbeRWgbNEkqO"), RC_OK);
+	assert_int_equal(final(RFC_FINAL), RC_FAIL);
+	assert_string_equal(d.message, "unexpected SCRAM channel-binding attribute in client-final-message");
 	for (size_t n = 0; n < sizeof RFC_FINAL - 1; n++) {
 		char *cut = malloc(n ? n : 1);
 

@@ -86,8 +86,11 @@ startup_decode__newer_minor_and_pq_options__negotiated(void **state)
 	assert_int_equal(s.n_pq_options, 1);
 	assert_string_equal(s.pq_options[0], "_pq_.x");
 	assert_true(startup_needs_negotiation(&s));
+	assert_int_equal(DECODE(0x30002, "user\0u\0\0"), RC_OK);
+	assert_true(startup_needs_negotiation(&s));
 	assert_int_equal(DECODE(0x30000, "user\0u\0replication\0off\0\0"), RC_OK);
 	assert_int_equal(s.replication, REPLICATION_NONE);
+	assert_false(startup_needs_negotiation(&s));
 	assert_int_equal(DECODE(0x30000, "user\0u\0replication\0T\0\0"), RC_OK);
 	assert_int_equal(s.replication, REPLICATION_PHYSICAL);
 }
@@ -115,6 +118,7 @@ startup_decode__faults__postgresql_words(void **state)
 	expect_failure(DECODE(0x30000, "user\0u"), "08P01", layout);
 	expect_failure(DECODE(0x30000, "user\0u\0\0x"), "08P01", layout);
 	expect_failure(DECODE(0x30000, "user\0u\0x\0\0"), "08P01", layout);
+	expect_failure(DECODE(0x30000, "user\0u\0\0x\0\0"), "08P01", layout); /* an empty name ends the list */
 	expect_failure(DECODE(0x20000, "\0"), "0A000", "unsupported frontend protocol 2.0: server supports 3.0 to 3.0");
 	expect_failure(DECODE(0x30000, "user\0u\0replication\0o\0\0"), "22023", "invalid value for parameter \"replication\": \"o\"");
 	expect_failure(DECODE(0x30000, "user\0u\0options\0-c a\0\0"), "42601", "-c a requires a value");

@@ -33,6 +33,7 @@ wire_peek__bad_length__refused(void **state)
 	(void)state;
 	assert_int_equal(wire_peek("Q\0\0\0\3", 5, 100, &h), WIRE_BAD_LENGTH);
 	assert_int_equal(wire_peek("Q\0\0\0\0", 5, 100, &h), WIRE_BAD_LENGTH);
+	assert_int_equal(wire_peek("Q\0\0\0\3", 5, UINT32_MAX, &h), WIRE_BAD_LENGTH);
 	assert_int_equal(wire_peek("Q\0\0\0\x68", 5, 100, &h), WIRE_OK);
 	assert_int_equal(wire_peek("Q\0\0\0\x69", 5, 100, &h), WIRE_BAD_LENGTH);
 	assert_int_equal(wire_peek("Q\x7f\xff\xff\xff", 5, 100, &h), WIRE_BAD_LENGTH);
