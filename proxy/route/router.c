@@ -340,19 +340,21 @@ static enum route_status
 resolve_keyed(const struct plan *p, const struct route_values *v, const struct database_config *db,
     struct target_set *out, struct diag *d)
 {
-	struct gather g = {.db = db};
+	struct target_set one;
 	bool compatible = true, decides = false;
+	struct gather g; /* not zeroed: the folder's room is most of it */
 
 	folder_init(&g.f, v);
-	target_clear(out);
+	g.db = db;
+	g.refused = false;
+	if (p->n_groups == 0)
+		target_clear(out);
 	for (int i = 0; i < p->n_groups; i++) {
-		struct target_set one;
-
 		g.group = &p->groups[i];
 		g.decides = false;
-		group_set(&g, &one);
+		group_set(&g, i == 0 ? out : &one);
 		decides |= g.decides;
-		compatible &= combine(out, &one);
+		compatible &= i == 0 || combine(out, &one);
 	}
 	folder_fini(&g.f);
 	if (g.refused) {

@@ -124,6 +124,26 @@ find__other_catalog__dropped(void **state)
 }
 
 static void
+find__slot_neighbour_dropped__still_found(void **state)
+{
+	struct plan_cache *pc = plan_cache_new(1 << 20);
+	struct plan_key a = {{4, 1}, 0}, b = {{4, 2}, 0}, c = {{5, 3}, 0};
+
+	(void)state;
+	plan_entry_unref(plan_cache_put(pc, &a, plan_of(0, PLAN_CACHEABLE, 1)));
+	plan_entry_unref(plan_cache_put(pc, &b, plan_of(0, PLAN_CACHEABLE, 2)));
+	plan_entry_unref(plan_cache_put(pc, &c, plan_of(0, PLAN_CACHEABLE, 2)));
+	assert_null(plan_cache_find(pc, &a, 2));
+	struct plan_entry *eb = plan_cache_find(pc, &b, 2), *ec = plan_cache_find(pc, &c, 2);
+
+	assert_non_null(eb);
+	assert_non_null(ec);
+	plan_entry_unref(eb);
+	plan_entry_unref(ec);
+	plan_cache_free(pc);
+}
+
+static void
 put__over_the_limit__unused_go_first_and_those_in_use_survive(void **state)
 {
 	size_t one = sizeof(struct plan_entry) + sizeof(struct plan) + 1000;
@@ -192,6 +212,16 @@ cache__many_puts_and_evictions__stays_consistent(void **state)
 	assert_int_equal(stats(pc).entries, 1000);
 	assert_int_equal(stats(pc).hits, found);
 	assert_int_equal((uint64_t)n_freed, stats(pc).evictions);
+	int reachable = 0;
+
+	for (uint64_t i = 0; i < 1500; i++) {
+		struct plan_key k = {{i / 8 * 3, i}, 0};
+		struct plan_entry *e = plan_cache_find(pc, &k, 1);
+
+		reachable += e != NULL;
+		plan_entry_unref(e);
+	}
+	assert_int_equal(reachable, 1000);
 	plan_cache_free(pc);
 	assert_int_equal((uint64_t)n_freed, 200000 - found);
 }
@@ -240,6 +270,7 @@ main(void)
 	    cmocka_unit_test(find__all_bits_of_the_key__must_be_equal),
 	    cmocka_unit_test(put__not_cacheable_or_too_big__lives_with_its_caller_only),
 	    cmocka_unit_test(find__other_catalog__dropped),
+	    cmocka_unit_test(find__slot_neighbour_dropped__still_found),
 	    cmocka_unit_test(put__over_the_limit__unused_go_first_and_those_in_use_survive),
 	    cmocka_unit_test(put__same_key__replaces),
 	    cmocka_unit_test(cache__many_puts_and_evictions__stays_consistent),

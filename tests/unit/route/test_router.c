@@ -155,6 +155,7 @@ resolve__golden_integers__literals_in_every_spelling(void **state)
 		assert_int_equal(literal(t, "'42'", false, 23, 25), SHARD_OF_42);
 		assert_int_equal(literal(t, "'42'", false, 20, 23), SHARD_OF_42);
 		assert_int_equal(literal(t, "42", false, 20, 21), SHARD_OF_42);
+		assert_int_equal(literal(t, "42.5", false, 20, 1700), ALL); /* two steps that may round */
 		assert_int_equal(literal(t, "1", true, 0, 0), SHARD_OF_MINUS_1);
 		assert_int_equal(literal(t, "'-1'", false, 0, 0), SHARD_OF_MINUS_1);
 	}
@@ -247,6 +248,7 @@ resolve__array_text__elements_unescaped(void **state)
 	assert_int_equal(array(KEY_TEXT, "{\"customer\\-1\"}", 1009), SHARD_OF_CUSTOMER_1);
 	assert_int_equal(array(KEY_TEXT, "{ customer-1 }", 0), SHARD_OF_CUSTOMER_1);
 	assert_int_equal(array(KEY_TEXT, "{customer\\-1,NULL}", 0), SHARD_OF_CUSTOMER_1);
+	assert_int_equal(array(KEY_TEXT, "{nul\\l}", 0), literal(KEY_TEXT, "'null'", false, 0, 0));
 	assert_int_equal(array(KEY_TEXT, "{\"NULL\"}", 0), literal(KEY_TEXT, "'NULL'", false, 0, 0));
 	assert_int_equal(array(KEY_TEXT, "{\"a,}\"}", 0), literal(KEY_TEXT, "'a,}'", false, 0, 0));
 	assert_int_equal(array(KEY_INT8, "{42", 0), ALL);
@@ -296,6 +298,12 @@ resolve__array_binary__checked_lengths(void **state)
 		assert_int_equal(route(&v, KEY_INT8, &s, 1), ALL);
 		free(exact);
 	}
+	static const char longer[] = "\0\0\0\1\0\0\0\0\0\0\0\27\0\0\0\1\0\0\0\1\0\0\0\4\0\0\0\52x";
+
+	p = (struct route_param){longer, sizeof(longer) - 2, 1, 1007};
+	assert_int_equal(route(&v, KEY_INT8, &s, 1), SHARD_OF_42);
+	p.len++;
+	assert_int_equal(route(&v, KEY_INT8, &s, 1), ALL);
 	p = (struct route_param){none, sizeof(none) - 1, 1, 1007};
 	assert_int_equal(route(&v, KEY_INT8, &s, 1), 200);
 }
@@ -406,13 +414,16 @@ static void
 resolve__key_of_two_columns__combinations(void **state)
 {
 	struct key_source in[] = {{KEY_SRC_LITERAL, 0, 0, 0, 0}, {KEY_SRC_LITERAL, 2, 0, 0, 0}, {.kind = KEY_SRC_UNKNOWN}};
-	struct key_condition c[] = {{0, in, 1}, {1, &lit[1], 1}, {0, in, 2}};
+	struct key_condition c[] = {{0, in, 1}, {1, &lit[1], 1}, {0, &in[2], 1}};
 	struct key_group g = {&two_keys, types, c, 2};
 	struct span key[] = {SPAN_LIT("\0\0\0\0\0\0\0\52"), SPAN_LIT("a")};
 	int shard = shardmap_shard(db.map, types, key, 2);
 
 	(void)state;
 	assert_int_equal(resolve_groups("42, 'a', 1", &g, 1, MULTI_REFUSE), shard);
+	g.n_conditions = 3; /* a third that is not known takes nothing away */
+	assert_int_equal(resolve_groups("42, 'a', 1", &g, 1, MULTI_REFUSE), shard);
+	g.n_conditions = 2;
 	c[0].n_sources = 2;
 	assert_int_equal(resolve_groups("42, 'a', 1", &g, 1, MULTI_CONCAT), 1002);
 	assert_true(target_has(&targets, shard));

@@ -52,6 +52,7 @@ static const char schema_sql[] =
     "CREATE FUNCTION trg() RETURNS trigger LANGUAGE plpgsql AS 'begin return new; end';"
     "CREATE TRIGGER t AFTER INSERT ON part_1_1 FOR EACH ROW EXECUTE FUNCTION trg();"
     "CREATE RULE rr AS ON INSERT TO loc DO ALSO NOTIFY x;"
+    "CREATE TABLE pg_am (mine int);"
     "CREATE TYPE color AS ENUM ('r'); CREATE TABLE cat_b.loc (other int); CREATE TABLE cat_b.par (id int);"
     "CREATE TABLE cat_b.kid () INHERITS (cat_b.par); RESET search_path";
 
@@ -143,7 +144,7 @@ fn(const char *name)
 static void
 find_relation__search_path__pg_catalog_first_then_in_order(void **state)
 {
-	const char *const b_first[] = {"cat_b", "cat_a"}, *const own[] = {"cat_a", "pg_catalog"};
+	const char *const b_first[] = {"cat_b", "cat_a"}, *const own[] = {"cat_a", "pg_catalog"}, *const only[] = {"cat_a"};
 
 	(void)state;
 	NEED_SERVER();
@@ -152,6 +153,8 @@ find_relation__search_path__pg_catalog_first_then_in_order(void **state)
 	assert_string_equal(catalog_find_relation(cat, "cat_b", "loc", path, 2)->schema, "cat_b");
 	assert_string_equal(catalog_find_relation(cat, NULL, "pg_class", NULL, 0)->schema, "pg_catalog");
 	assert_string_equal(catalog_find_relation(cat, NULL, "acc", own, 2)->schema, "cat_a");
+	assert_string_equal(catalog_find_relation(cat, NULL, "pg_am", own, 2)->schema, "cat_a");
+	assert_string_equal(catalog_find_relation(cat, NULL, "pg_am", only, 1)->schema, "pg_catalog");
 	assert_null(catalog_find_relation(cat, NULL, "missing", path, 2));
 	assert_null(catalog_find_relation(cat, "cat_b", "acc", path, 2));
 	assert_true(catalog_server_version(cat) >= 120000);
