@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* config - proxy.ini as an immutable, reference-counted snapshot.
+ *
+ * A reload builds a new snapshot, checks it whole and swaps it in, or reports every mistake and keeps
+ * the old one. Nothing in a snapshot changes after config_load() returned it.
+ * Owner: whoever holds a reference.  Lives until: the last config_unref().  Thread: any may read. */
+#ifndef PGSPAN_CONFIG_H
+#define PGSPAN_CONFIG_H
+
+#include "pgspan/defs.h"
+#include "shardmap.h"
+
+struct userlist; /* pgspan/auth.h */
+
+enum auth_type { AUTH_TYPE_TRUST, AUTH_TYPE_PASSWORD, AUTH_TYPE_MD5, AUTH_TYPE_SCRAM };
+enum pool_mode { POOL_MODE_SESSION, POOL_MODE_TRANSACTION, POOL_MODE_STATEMENT };
+enum read_consistency { READ_EVENTUAL, READ_PRIMARY };
+enum server_role { SERVER_PRIMARY, SERVER_REPLICA };
+
+/* One "primary =" or "replica =" line. */
+struct server_config {
+	enum server_role role;
+	char *conninfo; /* a libpq connection string as written; may hold a password */
+	char *label;    /* "host:port/dbname" for logs and errors; never a password */
+	char *host;     /* the conninfo's host or hostaddr; a path: Unix socket; NULL: libpq's default */
+	char *user;     /* the conninfo's user: all clients share this server user; NULL: the client's own */
+	bool has_password;
+};
+
+/* The servers that hold the same rows. An unsharded database has exactly one shard, number 0. */
+struct shard_config {
+	int number;
+	struct server_config *servers; /* the primary first */
+	int n_servers;
+};
+
+enum table_kind { TABLE_SHARDED, TABLE_REFERENCE };
+
+/* A "table =" line. Names are as PostgreSQL stores them: folded unless they were quoted. */
+struct table_config {
+	enum table_kind kind;
+	char *schema; /* "public" when the line named none */
+	char *name;
+	char **key; /* key column names, in order; n_key 0 for a reference table */
+	int n_key;
+};
+
+/* What a [database:x] section may set and [proxy] may set for all. Times are in milliseconds. */
+struct database_settings {
+	enum pool_mode pool_mode;
+	enum read_consistency read_consistency;
+	int default_pool_size; /* server connections for each (database, user, server), over all workers */
+	int64_t query_wait_timeout_ms;     /* 0: for ever */
+	int64_t server_connect_timeout_ms; /* for one attempt to log in */
+	int64_t server_idle_timeout_ms;    /* 0: never */
+	int64_t server_lifetime_ms;
+	int64_t max_replica_lag_ms; /* a replica further behind gets no reads; 0: no limit */
+};
+
+struct database_config {
+	char *name;
+	struct database_settings set;
+	bool sharded;            /* has [shard:NAME:n] sections */
+	struct shard_config *shards;
+	int n_shards;
+	struct shardmap *map;    /* NULL unless sharded */
+	struct table_config *tables;
+	int n_tables;
+};
+
+struct config {
+	_Atomic int refs;
+	char *path;
+	char *listen_addr;     /* comma list of addresses, "*": all; empty: no TCP */
+	int listen_port;
+	char *unix_socket_dir; /* empty: none */
+	int workers;           /* already resolved: at least 1 */
+	enum auth_type auth_type;
+	char *auth_file;
+	struct userlist *users; /* NULL when auth_file is not set */
+	char **admin_users;
+	int n_admin_users;
+	int max_client_conn;
+	int64_t client_login_timeout_ms;
+	uint32_t max_packet_size; /* largest message that is collected whole (statements, Bind), bytes */
+	int log_level;            /* enum log_level */
+	char *instance_name;      /* names this pgspan's prepared transactions: [a-z0-9_]{1,24} */
+	char *monitor_user;       /* role for health checks, catalog and two-phase recovery */
+	struct database_config *databases;
+	int n_databases;
+};
+
+/* Reads *path*. NULL when there was any mistake: each has then been given to *report* (file, line,
+ * key, what was expected; one line of text without newline). Warnings go there too, with is_error
+ * false. Thread: any; reads files. */
+typedef void (*config_report_fn)(void *arg, bool is_error, const char *line);
+struct config *config_load(const char *path, config_report_fn report, void *arg) WARN_UNUSED;
+
+struct config *config_ref(struct config *c);
+void config_unref(struct config *c);
+
+/* NULL when there is none of that name. */
+const struct database_config *config_database(const struct config *c, const char *name);
+bool config_is_admin(const struct config *c, const char *user);
+
+/* Prints the effective configuration in proxy.ini's own form, passwords replaced by ***. */
+void config_print(const struct config *c, FILE *out);
+
+#endif
