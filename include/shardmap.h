@@ -53,7 +53,9 @@ enum key_result {
 	KEY_UNKNOWN,        /* cannot be brought to canonical bytes with certainty: ask all shards, or refuse */
 };
 
-/* Room for one converted value; small values need no heap. A result lives in the scratch or in the input, until the
+/* Any other result leaves *out* empty.
+ *
+ * Room for one converted value; small values need no heap. A result lives in the scratch or in the input, until the
  * scratch is given to another conversion, is finished, or moves, or the input goes. Owner: the caller. */
 struct key_scratch {
 	unsigned char *heap; /* NULL until a value was larger than *fixed* */

@@ -197,8 +197,9 @@ key_from_numeric_literal(enum key_type type, enum key_mode mode, struct span num
 		return meet_int(type, mode, v, s, out);
 	}
 	if (is_string_oid(cast_oid) && key_is_string(type) && d.plain && decimal_to_int8(&d, false, &v)) {
-		enum key_result r = meet_int(KEY_TEXT, KEY_ASSIGN, v, s, out);
-		return r == KEY_OK ? meet_string(type, mode, cast_oid, *out, out) : r;
+		struct span digits;
+		enum key_result r = meet_int(KEY_TEXT, KEY_ASSIGN, v, s, &digits);
+		return r == KEY_OK ? meet_string(type, mode, cast_oid, digits, out) : r;
 	}
 	return KEY_UNKNOWN;
 }
