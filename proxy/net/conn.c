@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* conn - see pgspan/conn.h.
+ *
+ * Writing: what is queued by reference stands in `burst`, behind what is left of earlier flushes in `tx`.
+ *
+ *     tx (owned bytes)  ──►  burst v[0] … v[n-1] (borrowed)  ──►  sendmsg, one call
+ *
+ * flush writes both; what the kernel did not take is appended to tx, and EV_WRITE is armed. While tx holds anything the
+ * burst is not sent ahead of it, so order is kept. The write watcher is armed only on EAGAIN.
+ *
+ * Reading: one recv an event. Level-triggered epoll brings us back if there was more, after others had their turn. */
+#include "pgspan/conn.h"
+
+#include <errno.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+static void
+arm(struct conn *c, ev_io *w, bool on)
+{
+	if (on && !ev_is_active(w))
+		ev_io_start(c->loop->ev, w);
+	else if (!on && ev_is_active(w))
+		ev_io_stop(c->loop->ev, w);
+}
+
+static void
+break_off(struct conn *c)
+{
+	c->broken = true;
+	arm(c, &c->wio, false);
+	buf_release(&c->loop->bufs, &c->tx);
+	if (c->burst)
+		c->burst->n = 0;
+}
+
+/* Results of one read or write: bytes, 0 with eof set, -1 would block, -2 broken. */
+enum { IO_AGAIN = -1, IO_BROKEN = -2 };
+
+static ssize_t
+ssl_result(struct conn *c, int rc)
+{
+	switch (SSL_get_error(c->ssl, rc)) {
+	case SSL_ERROR_WANT_READ:
+		return IO_AGAIN;
+	case SSL_ERROR_WANT_WRITE:
+		c->ssl_wants_write = true;
+		arm(c, &c->wio, true);
+		return IO_AGAIN;
+	case SSL_ERROR_ZERO_RETURN:
+		c->eof = true;
+		return 0;
+	default:
+		return IO_BROKEN;
+	}
+}
+
+static ssize_t
+io_read(struct conn *c, void *p, size_t n)
+{
+	if (c->ssl) {
+		ERR_clear_error();
+		int rc = SSL_read(c->ssl, p, n > INT32_MAX ? INT32_MAX : (int)n);
+		return rc > 0 ? rc : ssl_result(c, rc);
+	}
+	ssize_t rc;
+	do
+		rc = recv(c->fd, p, n, 0);
+	while (rc == -1 && errno == EINTR);
+	if (rc == 0)
+		c->eof = true;
+	if (rc == -1)
+		return errno == EAGAIN || errno == EWOULDBLOCK ? IO_AGAIN : IO_BROKEN;
+	return rc;
+}
+
+static ssize_t
+io_write(struct conn *c, struct iovec *v, int n)
+{
+	if (c->ssl) {
+		ERR_clear_error();
+		int rc = SSL_write(c->ssl, v[0].iov_base, v[0].iov_len > INT32_MAX ? INT32_MAX : (int)v[0].iov_len);
+		return rc > 0 ? rc : ssl_result(c, rc);
+	}
+	struct msghdr m = {.msg_iov = v, .msg_iovlen = (size_t)n};
+	ssize_t rc;
+	do
+		rc = n == 1 ? send(c->fd, v[0].iov_base, v[0].iov_len, MSG_NOSIGNAL) : sendmsg(c->fd, &m, MSG_NOSIGNAL);
+	while (rc == -1 && errno == EINTR);
+	if (rc == -1)
+		return errno == EAGAIN || errno == EWOULDBLOCK ? IO_AGAIN : IO_BROKEN;
+	return rc;
+}
+
+static void
+on_readable(struct ev_loop *ev, ev_io *w, int revents)
+{
+	struct conn *c = container_of(w, struct conn, rio);
+	(void)ev;
+	(void)revents;
+	size_t room = c->rx.base ? c->rx.cap - c->rx.w : 0;
+	if (room == 0) {
+		room = c->rx_large || buf_len(&c->rx) >= BUF_SMALL ? BUF_LARGE : BUF_SMALL;
+		buf_reserve(&c->loop->bufs, &c->rx, c->rx.base ? room - 1 : room);
+		room = c->rx.cap - c->rx.w;
+	}
+	ssize_t n = io_read(c, c->rx.base + c->rx.w, room);
+	if (n > 0) {
+		c->rx.w += (uint32_t)n;
+		c->rx_large = (size_t)n == room;
+	} else if (buf_len(&c->rx) == 0) {
+		buf_release(&c->loop->bufs, &c->rx);
+	}
+	if (n == IO_AGAIN)
+		return;
+	if (n == IO_BROKEN)
+		break_off(c);
+	if (c->eof || c->broken)
+		conn_read_stop(c);
+	c->ops->on_input(c);
+}
+
+/* TLS may hold whole records that epoll knows nothing of: they are read before the loop waits. */
+static void
+on_writable(struct ev_loop *ev, ev_io *w, int revents)
+{
+	struct conn *c = container_of(w, struct conn, wio);
+	(void)revents;
+	if (c->ssl_wants_write) {
+		c->ssl_wants_write = false;
+		if (c->want_read)
+			ev_feed_event(ev, &c->rio, EV_READ);
+	}
+	if (conn_flush(c) == RC_OK)
+		arm(c, &c->wio, false);
+	if (c->broken) {
+		conn_read_stop(c);
+		c->ops->on_input(c);
+	} else if (c->was_high && conn_tx_pending(c) <= CONN_TX_LOW) {
+		c->was_high = false;
+		c->ops->on_drained(c);
+	}
+}
+
+void
+conn_init(struct conn *c, struct loop *l, int fd, const struct conn_ops *ops)
+{
+	memset(c, 0, sizeof *c);
+	c->loop = l;
+	c->fd = fd;
+	c->ops = ops;
+	ev_io_init(&c->rio, on_readable, fd, EV_READ);
+	ev_io_init(&c->wio, on_writable, fd, EV_WRITE);
+}
+
+void
+conn_detach(struct conn *c)
+{
+	if (c->fd == -1)
+		return;
+	conn_read_stop(c);
+	arm(c, &c->wio, false);
+	buf_release(&c->loop->bufs, &c->rx);
+	buf_release(&c->loop->bufs, &c->tx);
+	free(c->burst);
+	c->burst = NULL;
+	c->fd = -1;
+}
+
+void
+conn_read_start(struct conn *c)
+{
+	if (c->eof || c->broken)
+		return;
+	c->want_read = true;
+	arm(c, &c->rio, true);
+	if (c->ssl && SSL_pending(c->ssl) > 0)
+		ev_feed_event(c->loop->ev, &c->rio, EV_READ);
+}
+
+void
+conn_read_stop(struct conn *c)
+{
+	c->want_read = false;
+	arm(c, &c->rio, false);
+}
+
+void
+conn_rx_expect(struct conn *c, size_t total)
+{
+	size_t have = buf_len(&c->rx);
+	if (total > have)
+		buf_reserve(&c->loop->bufs, &c->rx, total - have);
+}
+
+void
+conn_rx_consume(struct conn *c, size_t n)
+{
+	buf_consume(&c->loop->bufs, &c->rx, n);
+}
+
+void
+conn_send_ref(struct conn *c, struct span bytes)
+{
+	if (c->broken || bytes.n == 0)
+		return;
+	if (buf_len(&c->tx) > 0 && ev_is_active(&c->wio)) {
+		/* The socket is full: this would be copied by the flush anyway. */
+		conn_send_copy(c, bytes.p, bytes.n);
+		return;
+	}
+	if (!c->burst) {
+		c->burst = xmalloc(sizeof *c->burst);
+		c->burst->n = 0;
+	}
+	struct conn_burst *b = c->burst;
+	if (b->n > 0 && b->v[b->n - 1].p + b->v[b->n - 1].n == bytes.p) {
+		b->v[b->n - 1].n += bytes.n;
+		return;
+	}
+	if (b->n == CONN_TX_IOV) {
+		(void)conn_flush(c);
+		if (c->broken)
+			return;
+		if (ev_is_active(&c->wio)) {
+			conn_send_copy(c, bytes.p, bytes.n);
+			return;
+		}
+		if (!c->burst) {
+			c->burst = xmalloc(sizeof *c->burst);
+			c->burst->n = 0;
+			b = c->burst;
+		}
+	}
+	b->v[b->n++] = bytes;
+}
+
+void
+conn_send_copy(struct conn *c, const void *p, size_t n)
+{
+	if (c->broken)
+		return;
+	/* Borrowed bytes that stand before these become owned ones first. */
+	for (int i = 0; c->burst && i < c->burst->n; i++)
+		buf_append(&c->loop->bufs, &c->tx, c->burst->v[i].p, c->burst->v[i].n);
+	if (c->burst)
+		c->burst->n = 0;
+	buf_append(&c->loop->bufs, &c->tx, p, n);
+}
+
+/* Takes *n* written bytes off the front of tx and then of the burst. */
+static void
+written(struct conn *c, size_t n)
+{
+	size_t own = buf_len(&c->tx) < n ? buf_len(&c->tx) : n;
+	if (own > 0)
+		buf_consume(&c->loop->bufs, &c->tx, own);
+	n -= own;
+	struct conn_burst *b = c->burst;
+	int gone = 0;
+	while (n > 0) {
+		struct span *s = &b->v[gone];
+		if (s->n > n) {
+			s->p += n;
+			s->n -= n;
+			break;
+		}
+		n -= s->n;
+		gone++;
+	}
+	if (gone > 0) {
+		memmove(b->v, b->v + gone, (size_t)(b->n - gone) * sizeof b->v[0]);
+		b->n -= gone;
+	}
+}
+
+enum rc
+conn_flush(struct conn *c)
+{
+	while (!c->broken) {
+		struct iovec v[CONN_TX_IOV + 1];
+		int n = 0;
+		size_t total = 0;
+		if (buf_len(&c->tx) > 0)
+			v[n++] = (struct iovec){c->tx.base + c->tx.r, buf_len(&c->tx)};
+		for (int i = 0; c->burst && i < c->burst->n; i++) {
+			union {
+				const char *in;
+				void *out; /* iovec has no const; sendmsg does not write */
+			} u = {c->burst->v[i].p};
+			v[n++] = (struct iovec){u.out, c->burst->v[i].n};
+		}
+		for (int i = 0; i < n; i++)
+			total += v[i].iov_len;
+		if (total == 0) {
+			free(c->burst);
+			c->burst = NULL;
+			return RC_OK;
+		}
+		ssize_t sent = io_write(c, v, n);
+		if (sent == IO_BROKEN) {
+			break_off(c);
+			break;
+		}
+		if (sent > 0)
+			written(c, (size_t)sent);
+		if (sent == IO_AGAIN || (!c->ssl && (size_t)sent < total)) {
+			conn_send_copy(c, "", 0);
+			arm(c, &c->wio, true);
+			c->was_high |= conn_tx_pending(c) > CONN_TX_LOW;
+			return RC_AGAIN;
+		}
+	}
+	free(c->burst);
+	c->burst = NULL;
+	return RC_FAIL;
+}
+
+size_t
+conn_tx_pending(const struct conn *c)
+{
+	size_t n = buf_len(&c->tx);
+	for (int i = 0; c->burst && i < c->burst->n; i++)
+		n += c->burst->v[i].n;
+	return n;
+}
