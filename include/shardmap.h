@@ -51,11 +51,9 @@ enum key_result {
 	KEY_NO_ROW,         /* KEY_COMPARE only: the value is valid and equals no row, whatever the table holds */
 	KEY_SERVER_DECIDES, /* out of range or malformed: PostgreSQL raises its error for it, on whichever server it is asked */
 	KEY_UNKNOWN,        /* cannot be brought to canonical bytes with certainty: ask all shards, or refuse */
-};
+};                            /* any result but KEY_OK leaves *out* empty */
 
-/* Any other result leaves *out* empty.
- *
- * Room for one converted value; small values need no heap. A result lives in the scratch or in the input, until the
+/* Room for one converted value; small values need no heap. A result lives in the scratch or in the input, until the
  * scratch is given to another conversion, is finished, or moves, or the input goes. Owner: the caller. */
 struct key_scratch {
 	unsigned char *heap; /* NULL until a value was larger than *fixed* */

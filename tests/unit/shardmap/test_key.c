@@ -436,6 +436,8 @@ key_types_colocated__pairs__only_where_equal_values_share_a_bucket(void **state)
 	assert_true(key_types_colocated(KEY_UUID, KEY_UUID));
 	assert_false(key_types_colocated(KEY_VARCHAR, KEY_BPCHAR));
 	assert_false(key_types_colocated(KEY_INT8, KEY_TEXT));
+	assert_false(key_types_colocated(KEY_TEXT, KEY_UUID));
+	assert_false(key_types_colocated(KEY_BYTEA, KEY_TEXT));
 	assert_false(key_types_colocated(KEY_DATE, KEY_INT4));
 }
 
