@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* server - one connection to a PostgreSQL server: opened by libpq, then driven with protocol bytes.
+ *
+ *   CONNECTING ── PQconnectPoll on the loop ──► READY ──► CLOSED
+ *        └────────────── failed ─────────────────────────►┘
+ *
+ * libpq does name, TLS, SCRAM and all other ways to log in. Once it is done its buffers are empty, and the socket (and
+ * the SSL object, under TLS) belong to `conn`; PGconn stays for parameters, cancel and the end.
+ * Owner: whoever server_open() gave it to (a pool).  Lives until: server_close(), freed between two events.
+ * Thread: its loop's. */
+#ifndef PGSPAN_SERVER_H
+#define PGSPAN_SERVER_H
+
+#include "pgspan/conn.h"
+#include "pgspan/diag.h"
+#include "pgspan/replies.h"
+
+struct pg_conn;
+struct server;
+
+enum server_state { SERVER_CONNECTING, SERVER_READY, SERVER_CLOSED };
+
+struct server_ops {
+	/* The log-in is over: RC_OK, or RC_FAIL with the reason (08006, 28P01, 53300, 57P03, … as the server said). After
+	 * RC_FAIL the server is CLOSED. Called once, from the loop, never from inside server_open(). */
+	void (*on_open)(struct server *s, enum rc rc, const struct diag *d);
+	/* Bytes came, or the connection ended (s->conn.eof, s->conn.broken). Only while READY. */
+	void (*on_input)(struct server *s);
+	/* The transmit queue is low again. */
+	void (*on_drained)(struct server *s);
+};
+
+struct server {
+	uint32_t magic;
+	enum server_state state;
+	struct conn conn; /* of use once READY */
+	struct replies replies;
+	struct pg_conn *pg;
+	struct loop *loop;
+	const struct server_ops *ops;
+	void *user; /* the owner's */
+	ev_io login_io;
+	ev_timer login_timer;
+	struct doomed doomed;
+	struct diag failure; /* why the log-in failed */
+};
+
+/* Begins to log in with a libpq connection string (its host should be numeric or a path: a name is resolved by libpq
+ * with a blocking call) and the settings in keys/values (NULL-terminated, they win over the string's). timeout_ms bounds the
+ * whole log-in. Never NULL: what fails at once is told through on_open, too. */
+struct server *server_open(struct loop *l, const char *conninfo, const char *const *keys, const char *const *values, int64_t timeout_ms,
+    const struct server_ops *ops, void *user);
+
+/* Ends the connection (with Terminate if nothing is half sent) and frees *s between two events. No callback follows. */
+void server_close(struct server *s);
+
+#endif

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* server - see pgspan/server.h. */
+#include "pgspan/server.h"
+
+#include "pgspan/log.h"
+
+#include <libpq-fe.h>
+#include <sys/socket.h>
+
+#define SERVER_MAGIC 0x53525652u
+#define MAX_SETTINGS 16
+
+static void login_step(struct server *s);
+
+static struct server *
+checked(struct server *s)
+{
+	if (s->magic != SERVER_MAGIC)
+		abort();
+	return s;
+}
+
+static void
+stop_login(struct server *s)
+{
+	ev_io_stop(s->loop->ev, &s->login_io);
+	ev_timer_stop(s->loop->ev, &s->login_timer);
+}
+
+static void
+free_server(struct doomed *d)
+{
+	struct server *s = container_of(d, struct server, doomed);
+	replies_fini(&s->replies);
+	PQfinish(s->pg);
+	s->magic = 0;
+	free(s);
+}
+
+/* libpq keeps the SQLSTATE of a failed log-in to itself: the words of its message are all there is to tell one from another.
+ * Servers answer in their own language, so what is not known is 08006, never a guess. */
+static const char *
+sqlstate_of(const char *message)
+{
+	static const struct {
+		const char *words, *code;
+	} known[] = {
+	    {"password authentication failed", "28P01"},
+	    {"no password supplied", "28P01"},
+	    {"no pg_hba.conf entry", "28000"},
+	    {"too many clients", "53300"},
+	    {"remaining connection slots", "53300"},
+	    {"too many connections for", "53300"},
+	    {"the database system is starting up", "57P03"},
+	    {"the database system is shutting down", "57P03"},
+	    {"the database system is in recovery mode", "57P03"},
+	    {"the database system is not yet accepting", "57P03"},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(known); i++)
+		if (strstr(message, known[i].words))
+			return known[i].code;
+	return "08006";
+}
+
+static void
+login_failed(struct server *s, const char *sqlstate, const char *message)
+{
+	stop_login(s);
+	s->state = SERVER_CLOSED;
+	size_t n = strlen(message);
+	while (n > 0 && message[n - 1] == '\n')
+		n--;
+	diag_set(&s->failure, sqlstate ? sqlstate : sqlstate_of(message), "%.*s", (int)n, message);
+	s->ops->on_open(s, RC_FAIL, &s->failure);
+}
+
+static void
+on_conn_input(struct conn *c)
+{
+	struct server *s = checked(container_of(c, struct server, conn));
+	s->ops->on_input(s);
+}
+
+static void
+on_conn_drained(struct conn *c)
+{
+	struct server *s = checked(container_of(c, struct server, conn));
+	s->ops->on_drained(s);
+}
+
+static const struct conn_ops conn_ops = {on_conn_input, on_conn_drained};
+
+static void
+login_done(struct server *s)
+{
+	stop_login(s);
+	conn_init(&s->conn, s->loop, PQsocket(s->pg), &conn_ops);
+	if (PQsslInUse(s->pg))
+		s->conn.ssl = PQsslStruct(s->pg, "OpenSSL");
+	s->state = SERVER_READY;
+	conn_read_start(&s->conn);
+	s->ops->on_open(s, RC_OK, NULL);
+}
+
+/* libpq may change its socket between two steps (several addresses), so the watcher is set anew each time. */
+static void
+login_wait(struct server *s, int events)
+{
+	ev_io_stop(s->loop->ev, &s->login_io);
+	ev_io_set(&s->login_io, PQsocket(s->pg), events);
+	ev_io_start(s->loop->ev, &s->login_io);
+}
+
+static void
+login_step(struct server *s)
+{
+	ev_io_stop(s->loop->ev, &s->login_io);
+	switch (PQconnectPoll(s->pg)) {
+	case PGRES_POLLING_READING:
+		login_wait(s, EV_READ);
+		break;
+	case PGRES_POLLING_WRITING:
+		login_wait(s, EV_WRITE);
+		break;
+	case PGRES_POLLING_OK:
+		login_done(s);
+		break;
+	default:
+		login_failed(s, NULL, PQerrorMessage(s->pg));
+		break;
+	}
+}
+
+static void
+on_login_io(struct ev_loop *ev, ev_io *w, int revents)
+{
+	(void)ev;
+	(void)revents;
+	login_step(checked(container_of(w, struct server, login_io)));
+}
+
+static void
+on_login_timer(struct ev_loop *ev, ev_timer *w, int revents)
+{
+	struct server *s = checked(container_of(w, struct server, login_timer));
+	(void)ev;
+	(void)revents;
+	if (PQstatus(s->pg) == CONNECTION_BAD)
+		login_failed(s, NULL, PQerrorMessage(s->pg));
+	else
+		login_failed(s, "08001", "the server did not finish the log-in in time");
+}
+
+struct server *
+server_open(struct loop *l, const char *conninfo, const char *const *keys, const char *const *values, int64_t timeout_ms,
+    const struct server_ops *ops, void *user)
+{
+	struct server *s = xcalloc(1, sizeof *s);
+	s->magic = SERVER_MAGIC;
+	s->loop = l;
+	s->ops = ops;
+	s->user = user;
+	s->conn.fd = -1;
+	s->doomed.fn = free_server;
+	replies_init(&s->replies);
+
+	const char *k[MAX_SETTINGS + 2], *v[MAX_SETTINGS + 2];
+	int n = 0;
+	k[n] = "dbname"; /* with expand_dbname this is where a whole connection string goes */
+	v[n++] = conninfo;
+	for (; keys && *keys; keys++, values++) {
+		assert(n <= MAX_SETTINGS);
+		k[n] = *keys;
+		v[n++] = *values;
+	}
+	k[n] = v[n] = NULL;
+	s->pg = PQconnectStartParams(k, v, 1);
+	if (!s->pg)
+		abort();
+	ev_io_init(&s->login_io, on_login_io, 0, 0);
+	/* A failure that is known now is told from the loop, so that the caller holds *s* by then. */
+	bool bad = PQstatus(s->pg) == CONNECTION_BAD;
+	ev_timer_init(&s->login_timer, on_login_timer, bad ? 0. : (double)timeout_ms / 1000., 0.);
+	ev_timer_start(l->ev, &s->login_timer);
+	if (!bad)
+		login_wait(s, EV_WRITE); /* PQconnectPoll's rule: the first wait is as if it had said WRITING */
+	return s;
+}
+
+void
+server_close(struct server *s)
+{
+	checked(s);
+	stop_login(s);
+	/* PQfinish sends Terminate; that must not land inside a message that is only half sent. */
+	if (s->state == SERVER_READY && (s->conn.broken || conn_tx_pending(&s->conn) > 0))
+		shutdown(s->conn.fd, SHUT_RDWR);
+	conn_detach(&s->conn);
+	s->state = SERVER_CLOSED;
+	loop_doom(s->loop, &s->doomed);
+}
