@@ -71,7 +71,7 @@ FUZZ_SECONDS ?= 300
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 build-fuzz/fuzz/%: tests/fuzz/%.c $$(or $$(call link_objs,tests/fuzz/$$*.c),$$(LIBOBJ))
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -fsanitize=fuzzer -o $@ $(filter %.c %.o,$^) $(LDLIBS)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -fsanitize=fuzzer -o $@ $(filter %.c %.o,$^) $(LDLIBS) -lprotobuf-c
 fuzzers:
 	@$(MAKE) -s CC=clang SAN=fuzzer-no-link,address,undefined BUILD=build-fuzz $(FUZZERS:%=build-fuzz/fuzz/%)
 fuzz: fuzzers

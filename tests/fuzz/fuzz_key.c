@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* link: shardmap/decimal.o shardmap/key.o shardmap/key_input.o shardmap/key_type.o shardmap/map.o shardmap/rowhash.o shardmap/text.o */
 /* fuzz_key - any bytes as a key's value. The first byte chooses the key type, the second the mode and way in, the third the
  * declared type; the rest is the value. Beyond not crashing:
  *   - a result points into the input or the scratch, and has the length of its type;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* link: proxy/proto/auth.o proxy/proto/msg.o proxy/proto/msg_put.o proxy/proto/scram.o proxy/proto/startup.o proxy/proto/wire.o proxy/base/mem.o proxy/base/log.o proxy/base/diag.o proxy/base/arena.o */
 /* fuzz_scram - the input, cut at its newlines: client-first, client-final, a verifier, and an auth_file in the rest. Nothing may
  * overrun, nobody gets in without the password, and what parses as a verifier prints as it was. */
 #include "pgspan/auth.h"

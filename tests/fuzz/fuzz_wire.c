@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* link: proxy/proto/auth.o proxy/proto/msg.o proxy/proto/msg_put.o proxy/proto/scram.o proxy/proto/startup.o proxy/proto/wire.o proxy/base/mem.o proxy/base/log.o proxy/base/diag.o proxy/base/arena.o */
 /* fuzz_wire - any bytes as a stream of messages and as a startup packet: nothing may overrun, and what decodes as a Bind
  * or Parse must come out of a rename under its own names as it went in. */
 #include "pgspan/msg.h"
