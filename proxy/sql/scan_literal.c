@@ -14,7 +14,7 @@ struct decoder {
 	uchar *out;
 	size_t n, cap;
 	uint32_t high_surrogate; /* waits for its second half; 0: none does */
-	bool raw_bytes;          /* a byte >= 0x80 came from \x or an octal escape */
+	bool raw_bytes;          /* a byte >= 0x80 came from an escape */
 };
 
 static bool
@@ -131,7 +131,7 @@ backslash_escape(struct decoder *d)
 	case 'x': return hex_escape(d);
 	case '0': case '1': case '2': case '3': case '4': case '5': case '6': case '7':
 		return octal_escape(d, (uint32_t)(c - '0'));
-	default: return put(d, c);
+	default: return put_raw(d, c); /* of a longer character too, whose other bytes follow as they are */
 	}
 }
 

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* link: proxy/sql/scan.o proxy/sql/scan_literal.o proxy/base/mem.o proxy/base/log.o proxy/base/diag.o proxy/base/arena.o */
-/* link: proxy/sql/scan.o proxy/sql/scan_literal.o proxy/base/mem.o proxy/base/log.o */
 /* fuzz_scan - the scanner held against PostgreSQL's own, which libpg_query carries.
  *
  * The input's first byte chooses the flags, the rest is SQL. Checked on every input: no byte outside is read (the text
