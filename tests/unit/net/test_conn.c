@@ -137,30 +137,33 @@ conn_flush__more_than_the_socket_takes__arrives_in_order(void **state)
 	(void)state;
 	struct pair p;
 	pair_open(&p);
-	enum { N = 5000000 };
-	char *data = xmalloc(N);
-	for (size_t i = 0; i < N; i++)
-		data[i] = (char)(unsigned char)i;
+	enum { N = 5000000, PIECES = 300 };
+	char *piece[PIECES];
+	int n_pieces = 0;
 	p.b.expect = N;
-	/* Borrowed and copied pieces of odd sizes, more of them than one burst holds. */
+	/* Borrowed and copied pieces of odd sizes, more of them than one burst holds, each in memory of its own. */
 	size_t at = 0;
 	for (size_t k = 0; at < N; k++) {
 		size_t n = 1 + k * 977 % 60000;
 		if (n > N - at)
 			n = N - at;
-		if (k % 3 == 2)
-			conn_send_copy(&p.a.conn, data + at, n);
+		assert_true(n_pieces < PIECES);
+		char *data = piece[n_pieces++] = xmalloc(n);
+		for (size_t i = 0; i < n; i++)
+			data[i] = (char)(unsigned char)(at + i);
+		if (k % 41 == 40)
+			conn_send_copy(&p.a.conn, data, n);
 		else
-			conn_send_ref(&p.a.conn, span_of(data + at, n));
+			conn_send_ref(&p.a.conn, span_of(data, n));
 		at += n;
-		if (k % 7 == 6)
+		if (k % 29 == 28)
 			assert_int_not_equal(conn_flush(&p.a.conn), RC_FAIL);
 	}
 	assert_int_equal(conn_flush(&p.a.conn), RC_AGAIN);
 	assert_true(conn_tx_pending(&p.a.conn) > CONN_TX_HIGH);
-	/* What was borrowed may change now. */
-	memset(data, 0, N);
-	free(data);
+	/* What was borrowed may go now. */
+	while (n_pieces > 0)
+		free(piece[--n_pieces]);
 	loop_run(&p.loop);
 	assert_int_equal(p.b.got, N);
 	assert_true(p.b.in_order);
