@@ -23,6 +23,8 @@
  * accident of the hash. */
 #include "pgspan/scan.h"
 
+#include "pgspan/log.h"
+
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -503,7 +505,7 @@ stream_flush(struct stream *st)
 	struct scan *s = st->s;
 
 	if (!s->stream && !(s->stream = XXH3_createState()))
-		abort();
+		log_fatal("out of memory (for a hash state)");
 	if (!st->in_pieces)
 		XXH3_128bits_reset(s->stream);
 	st->in_pieces = true;

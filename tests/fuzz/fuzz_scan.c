@@ -154,7 +154,7 @@ compare_values(const char *sql)
 
 		if (lit->kind > SCAN_LIT_DOLLAR || (lit->flags & SCAN_LIT_UESCAPE))
 			continue;
-		if (memmem(sql + lit->off, lit->len, "--", 2) && memchr(sql + lit->off, '\n', lit->len))
+		if (memmem(sql + lit->off, lit->len, "--", 2))
 			continue; /* a comment between segments, perhaps */
 		char *out = malloc(lit->len), *theirs = their_value(sql + lit->off, lit->len);
 		ssize_t n = scan_literal_text(sql, lit, 0, out, lit->len);
