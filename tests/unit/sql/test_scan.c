@@ -352,6 +352,10 @@ scan_literal_text__no_room__refused(void **state)
 	(void)state;
 	assert_int_equal(scan_sql("'abcd'", 6, 0, &scan), 0);
 	assert_int_equal(scan_literal_text("'abcd'", &scan.literals[0], 0, out, 3), -1);
+	assert_int_equal(scan_sql("1234", 4, 0, &scan), 0);
+	assert_int_equal(scan_literal_text("1234", &scan.literals[0], 0, out, 3), -1);
+	assert_int_equal(scan_sql("$a$", 3, 0, &scan), -1);
+	assert_int_equal(scan_literal_text("$a$", &scan.literals[0], 0, out, 3), -1);
 	assert_int_equal(scan_sql("'abc'", 5, 0, &scan), 0);
 	assert_int_equal(scan_literal_text("'abc'", &scan.literals[0], 0, out, 3), 3);
 }
