@@ -13,6 +13,7 @@
 
 #include "pgspan/conn.h"
 #include "pgspan/diag.h"
+#include "pgspan/dlist.h"
 #include "pgspan/replies.h"
 
 struct pg_conn;
@@ -37,8 +38,17 @@ struct server {
 	struct replies replies;
 	struct pg_conn *pg;
 	struct loop *loop;
-	const struct server_ops *ops;
-	void *user; /* the owner's */
+	const struct server_ops *ops; /* may be set anew while READY: who holds the server hears of it */
+	void *user;                   /* the holder's */
+	char tx_status;               /* of the last ReadyForQuery: I, T or E */
+
+	struct { /* upstream/pool.c's own */
+		struct dlist link; /* in the pool's idle, busy or connecting list */
+		struct pool *pool;
+		ev_tstamp opened_at, idle_since;
+		bool is_idle;
+	} pooled;
+
 	ev_io login_io;
 	ev_timer login_timer;
 	struct doomed doomed;
@@ -50,6 +60,10 @@ struct server {
  * whole log-in. Never NULL: what fails at once is told through on_open, too. */
 struct server *server_open(struct loop *l, const char *conninfo, const char *const *keys, const char *const *values, int64_t timeout_ms,
     const struct server_ops *ops, void *user);
+
+/* Takes a READY server that owes nothing off its loop, and puts it on another, whose thread must make the second call. */
+void server_park(struct server *s);
+void server_unpark(struct server *s, struct loop *l);
 
 /* Ends the connection (with Terminate if nothing is half sent) and frees *s between two events. No callback follows. */
 void server_close(struct server *s);

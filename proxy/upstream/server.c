@@ -162,6 +162,8 @@ server_open(struct loop *l, const char *conninfo, const char *const *keys, const
 	s->user = user;
 	s->conn.fd = -1;
 	s->doomed.fn = free_server;
+	s->tx_status = 'I';
+	dlist_init(&s->pooled.link);
 	replies_init(&s->replies);
 
 	const char *k[MAX_SETTINGS + 2], *v[MAX_SETTINGS + 2];
@@ -185,6 +187,21 @@ server_open(struct loop *l, const char *conninfo, const char *const *keys, const
 	if (!bad)
 		login_wait(s, EV_WRITE); /* PQconnectPoll's rule: the first wait is as if it had said WRITING */
 	return s;
+}
+
+void
+server_park(struct server *s)
+{
+	assert(s->state == SERVER_READY && replies_empty(&s->replies));
+	conn_read_stop(&s->conn);
+	s->loop = NULL;
+}
+
+void
+server_unpark(struct server *s, struct loop *l)
+{
+	s->loop = s->conn.loop = l;
+	conn_read_start(&s->conn);
 }
 
 void

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* relay - see pgspan/relay.h.
+ *
+ *   rx:  [ run of messages to forward ........ ][ skipped ][ run ... ][ half a message ]
+ *         ▲ run                              ▲ at
+ *
+ * A run is queued by reference when it ends (at a message that is not forwarded, or at the end of what is there), and all
+ * runs of one event leave in one system call. */
+#include "pgspan/relay.h"
+
+#include "pgspan/log.h"
+#include "pgspan/msg.h"
+
+#define WHOLE_MAX (64u << 20) /* of a message that must be seen whole: errors, tags, parameters */
+
+void
+relay_init(struct relay *r, struct server *s, struct conn *client, const struct relay_ops *ops)
+{
+	*r = (struct relay){.server = s, .client = client, .ops = ops};
+}
+
+struct cursor {
+	struct span rx;
+	size_t run, at; /* forwarded from run to at */
+};
+
+static void
+end_run(struct relay *r, struct cursor *c)
+{
+	if (c->at > c->run)
+		conn_send_ref(r->client, span_of(c->rx.p + c->run, c->at - c->run));
+	c->run = c->at;
+}
+
+/* The next *n* bytes are not for the client. */
+static void
+cut(struct relay *r, struct cursor *c, size_t n)
+{
+	end_run(r, c);
+	c->at += n;
+	c->run = c->at;
+}
+
+static void
+put_fakes(struct relay *r, struct cursor *c)
+{
+	struct replies *q = &r->server->replies;
+	const struct reply *e;
+	struct wbuf out = {0};
+	while ((e = replies_head(q)) && e->action == REPLY_FAKE && !q->skipping) {
+		struct reply copy = *e;
+		wbuf_clear(&out);
+		r->ops->on_fake(r, &copy, &out);
+		replies_pop(q);
+		end_run(r, c);
+		conn_send_copy(r->client, out.p, out.n);
+	}
+	wbuf_fini(&out);
+}
+
+static void
+note_ended(void *arg, const struct reply *e, bool ok)
+{
+	struct relay *r = arg;
+	r->ops->on_ended(r, e, ok);
+}
+
+/* Messages that are seen whole, after the FIFO has judged them. Sets *forward. */
+static void
+look(struct relay *r, struct cursor *c, const struct wire_msg *m, bool mine, bool *forward)
+{
+	struct span a, b;
+	switch (m->type) {
+	case 'E':
+		*forward = r->ops->on_error(r, m, mine);
+		break;
+	case 'S':
+		*forward = msg_get_parameter_status(m, &a, &b) && r->ops->on_parameter(r, a, b, mine);
+		break;
+	case 'C':
+		if (!mine)
+			r->ops->on_command(r, m->len > 0 ? span_of((const char *)m->body, m->len - 1) : SPAN_NONE);
+		break;
+	case 'G':
+	case 'W':
+		r->ops->on_copy_in(r);
+		break;
+	case 'Z': {
+		char status = m->len == 1 ? (char)m->body[0] : 'I';
+		r->server->tx_status = status;
+		char shown = r->ops->on_ready(r, status, mine);
+		if (*forward && shown != status) {
+			struct wbuf w = {0};
+			cut(r, c, 0);
+			msg_put_ready_for_query(&w, shown);
+			conn_send_copy(r->client, w.p, w.n);
+			wbuf_fini(&w);
+			*forward = false;
+		}
+		break;
+	}
+	default:
+		break;
+	}
+}
+
+/* One message, or the beginning of one. RC_AGAIN: more bytes are needed. */
+static enum rc
+step(struct relay *r, struct cursor *c)
+{
+	struct replies *q = &r->server->replies;
+	struct span rest = span_of(c->rx.p + c->at, c->rx.n - c->at);
+	struct wire_head h;
+	enum wire_result w = wire_peek(rest.p, rest.n, INT32_MAX, &h);
+	if (w == WIRE_NEED_MORE)
+		return RC_AGAIN;
+	if (w != WIRE_OK)
+		return RC_FAIL;
+	bool whole = strchr("ESCZGW", h.type) != NULL;
+	if (whole && h.total > rest.n) {
+		if (h.total > WHOLE_MAX)
+			return RC_FAIL;
+		conn_rx_expect(&r->server->conn, c->at + h.total);
+		return RC_AGAIN;
+	}
+	const struct reply *head = replies_head(q);
+	bool mine = head && head->action == REPLY_SKIP;
+	/* The end of an answer is told after the message itself was looked at, so a tag comes before its entry's end. */
+	bool forward = true;
+	struct wire_msg m = {h.type, (uint32_t)(h.total - WIRE_HEAD_BYTES), (const unsigned char *)rest.p + WIRE_HEAD_BYTES};
+	if (h.type == 'C' || h.type == 'G' || h.type == 'W')
+		look(r, c, &m, mine, &forward);
+	enum reply_verdict v = replies_match(q, h.type, note_ended, r);
+	if (v == VERDICT_BROKEN) {
+		log_error("a server sent %s where none can come", msg_server_name(h.type));
+		return RC_FAIL;
+	}
+	forward = v == VERDICT_FORWARD || v == VERDICT_ASYNC;
+	if (h.type == 'E' || h.type == 'S' || h.type == 'Z')
+		look(r, c, &m, mine, &forward);
+	size_t here = h.total < rest.n ? (size_t)h.total : rest.n;
+	r->left = h.total - here;
+	r->left_forward = forward;
+	if (forward)
+		c->at += here;
+	else
+		cut(r, c, here);
+	return RC_OK;
+}
+
+enum rc
+relay_run(struct relay *r)
+{
+	struct conn *from = &r->server->conn;
+	enum rc rc = RC_OK;
+	while (rc == RC_OK) {
+		struct cursor c = {.rx = conn_rx(from)};
+		if (r->left > 0) {
+			size_t n = r->left < c.rx.n ? (size_t)r->left : c.rx.n;
+			r->left -= n;
+			c.at = n;
+			if (!r->left_forward)
+				c.run = n;
+		}
+		while (rc == RC_OK && r->left == 0) {
+			put_fakes(r, &c);
+			rc = step(r, &c);
+		}
+		end_run(r, &c);
+		(void)conn_flush(r->client); /* a broken client is noticed by its own input */
+		if (c.at > 0)
+			conn_rx_consume(from, c.at);
+		if (r->left > 0 || c.at == c.rx.n)
+			break;
+	}
+	if (rc == RC_FAIL)
+		return RC_FAIL;
+	if (conn_tx_pending(r->client) > CONN_TX_HIGH) {
+		r->client->was_high = true;
+		return RC_AGAIN;
+	}
+	return RC_OK;
+}
