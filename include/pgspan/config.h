@@ -7,7 +7,8 @@
 #ifndef PGSPAN_CONFIG_H
 #define PGSPAN_CONFIG_H
 
-#include "pgspan/defs.h"
+#include "pgspan/arena.h"
+#include "pgspan/log.h"
 #include "shardmap.h"
 
 struct userlist; /* pgspan/auth.h */
@@ -20,9 +21,10 @@ enum server_role { SERVER_PRIMARY, SERVER_REPLICA };
 /* One "primary =" or "replica =" line. */
 struct server_config {
 	enum server_role role;
-	char *conninfo; /* a libpq connection string as written; may hold a password */
+	char *conninfo; /* a libpq keyword/value string, complete: dbname is in it; may hold a password */
 	char *label;    /* "host:port/dbname" for logs and errors; never a password */
 	char *host;     /* the conninfo's host or hostaddr; a path: Unix socket; NULL: libpq's default */
+	char *dbname;   /* the conninfo's, or the database's name */
 	char *user;     /* the conninfo's user: all clients share this server user; NULL: the client's own */
 	bool has_password;
 };
@@ -55,6 +57,8 @@ struct database_settings {
 	int64_t server_idle_timeout_ms;    /* 0: never */
 	int64_t server_lifetime_ms;
 	int64_t max_replica_lag_ms; /* a replica further behind gets no reads; 0: no limit */
+	int buckets;                /* of a sharded database: a power of two */
+	enum shardmap_strategy hash;
 };
 
 struct database_config {
@@ -70,22 +74,26 @@ struct database_config {
 
 struct config {
 	_Atomic int refs;
+	struct arena mem;      /* every string and array below */
 	char *path;
 	char *listen_addr;     /* comma list of addresses, "*": all; empty: no TCP */
 	int listen_port;
 	char *unix_socket_dir; /* empty: none */
 	int workers;           /* already resolved: at least 1 */
 	enum auth_type auth_type;
-	char *auth_file;
+	char *auth_file;       /* an absolute path, or empty: none */
 	struct userlist *users; /* NULL when auth_file is not set */
 	char **admin_users;
 	int n_admin_users;
+	char **stats_users;
+	int n_stats_users;
 	int max_client_conn;
 	int64_t client_login_timeout_ms;
 	uint32_t max_packet_size; /* largest message that is collected whole (statements, Bind), bytes */
-	int log_level;            /* enum log_level */
+	enum log_level log_level;
 	char *instance_name;      /* names this pgspan's prepared transactions: [a-z0-9_]{1,24} */
 	char *monitor_user;       /* role for health checks, catalog and two-phase recovery */
+	struct database_settings defaults; /* what [proxy] gives to databases that set nothing else */
 	struct database_config *databases;
 	int n_databases;
 };
@@ -95,6 +103,8 @@ struct config {
  * false. Thread: any; reads files. */
 typedef void (*config_report_fn)(void *arg, bool is_error, const char *line);
 struct config *config_load(const char *path, config_report_fn report, void *arg) WARN_UNUSED;
+/* The same from an open stream, which stays open; *path* is its name in reports, and auth_file is relative to its folder. */
+struct config *config_load_stream(FILE *in, const char *path, config_report_fn report, void *arg) WARN_UNUSED;
 
 struct config *config_ref(struct config *c);
 void config_unref(struct config *c);
@@ -103,7 +113,11 @@ void config_unref(struct config *c);
 const struct database_config *config_database(const struct config *c, const char *name);
 bool config_is_admin(const struct config *c, const char *user);
 
-/* Prints the effective configuration in proxy.ini's own form, passwords replaced by ***. */
+/* Prints the effective configuration in proxy.ini's own form, passwords replaced by ***. Without passwords, what is
+ * printed loads as the same configuration. */
 void config_print(const struct config *c, FILE *out);
+
+/* Prints docs/configuration.md, from the table of keys that the reader itself works by. */
+void config_print_reference(FILE *out);
 
 #endif

@@ -23,7 +23,7 @@
 
 static pthread_mutex_t inih_lock = PTHREAD_MUTEX_INITIALIZER;
 
-enum { NO_SECTION = -1, BAD_SECTION = -2 };
+enum section_state { NO_SECTION, BAD_SECTION, IN_SECTION };
 
 struct reader {
 	FILE *in;
@@ -31,7 +31,7 @@ struct reader {
 	struct mistakes *m;
 	size_t total_bytes;
 	int line;
-	int section;       /* of the lines that follow: an index, NO_SECTION or BAD_SECTION */
+	enum section_state section; /* of the lines that follow */
 	bool blank_before; /* white space stands between this line's '=' and its value */
 	bool told_orphan;  /* a key before the first section was reported */
 	char text[INI_LINE_MAX_BYTES + 1];
@@ -113,8 +113,8 @@ section_line(struct reader *r, char *p)
 		d->cap_sections = d->cap_sections ? d->cap_sections * 2 : 16;
 		d->sections = xrealloc(d->sections, (size_t)d->cap_sections * sizeof *d->sections);
 	}
-	r->section = d->n_sections++;
-	d->sections[r->section] = (struct ini_section){arena_strndup(&d->mem, p, (size_t)(end - p)), r->line};
+	r->section = IN_SECTION;
+	d->sections[d->n_sections++] = (struct ini_section){arena_strndup(&d->mem, p, (size_t)(end - p)), r->line, d->n_entries};
 }
 
 /* Whether the line is an entry, and thus for inih to split. */
@@ -232,7 +232,7 @@ on_entry(void *arg, const char *section, const char *name, const char *value)
 		d->cap_entries = d->cap_entries ? d->cap_entries * 2 : 64;
 		d->entries = xrealloc(d->entries, (size_t)d->cap_entries * sizeof *d->entries);
 	}
-	d->entries[d->n_entries++] = (struct ini_entry){key, v, r->line, r->section};
+	d->entries[d->n_entries++] = (struct ini_entry){key, v, r->line};
 	return 1;
 }
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* config_int - what the files behind pgspan/config.h share.
  *
- *   config_ini.c    bytes of proxy.ini -> struct ini_doc: sections and entries with their lines
- *   config_key.c    the table of keys: it drives parsing, printing and docs/configuration.md
- *   config_value.c  values with a grammar of their own: connection strings, table lines, bucket ranges
- *   config.c        ini_doc -> struct config, all checks
- *   config_print.c  struct config -> text
+ *   config_ini.c      bytes of proxy.ini -> struct ini_doc: sections and entries with their lines
+ *   config_key.c      the table of keys: it drives parsing, printing and docs/configuration.md
+ *   config_value.c    values with a grammar of their own: connection strings, table lines, bucket ranges
+ *   config.c          ini_doc -> struct config, all checks
+ *   config_mistake.c  what is reported
+ *   config_print.c    struct config -> text
  */
 #ifndef PGSPAN_CONFIG_INT_H
 #define PGSPAN_CONFIG_INT_H
@@ -39,12 +40,12 @@ struct ini_entry {
 	const char *key;
 	char *value;
 	int line;
-	int section; /* index of ini_doc.sections */
 };
 
 struct ini_section {
 	const char *name; /* what stands between the brackets, trimmed */
 	int line;
+	int first; /* its entries begin here in ini_doc.entries, and end where the next section's begin */
 };
 
 struct ini_doc {
