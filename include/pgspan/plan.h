@@ -46,13 +46,14 @@ enum plan_flag {
 	PLAN_DDL = 1 << 2,        /* the catalog must be loaded again once it has committed */
 	PLAN_NO_BLOCK = 1 << 3,   /* cannot run inside a transaction block (VACUUM, CREATE INDEX CONCURRENTLY, CREATE DATABASE, …) */
 	PLAN_CHAIN = 1 << 4,      /* COMMIT/ROLLBACK AND CHAIN */
-	PLAN_BEGIN_READ_ONLY = 1 << 5, /* BEGIN READ ONLY */
+	PLAN_BEGIN_READ_ONLY = 1 << 5, /* BEGIN READ ONLY, SET TRANSACTION READ ONLY */
 	PLAN_CACHEABLE = 1 << 6,  /* meaning depends on the shape alone (and the names' resolution) */
 	PLAN_RETURNS_ROWS = 1 << 7, /* SELECT, RETURNING, SHOW, … */
 	PLAN_LOCKING = 1 << 8,    /* SELECT … FOR UPDATE/SHARE */
 	PLAN_USES_SESSION_SEQ = 1 << 9, /* currval(), lastval() */
 	PLAN_TX_CONTROL = 1 << 10, /* STMT_MULTI: some part begins or ends a transaction block */
 	PLAN_BEGIN_READ_WRITE = 1 << 11, /* BEGIN READ WRITE, SET TRANSACTION READ WRITE */
+	PLAN_NEEDS_CATALOG = 1 << 12, /* sharded: a name that the catalog does not know. Load it again and plan again; see plan.refusal */
 };
 
 /* Why a server session must stay with its client (design.md section 8). */
@@ -193,7 +194,11 @@ struct plan {
 
 	enum route_kind route;
 	enum multi_kind multi;
-	struct diag refusal; /* ROUTE_REFUSE or MULTI_REFUSE */
+	/* Why: of ROUTE_REFUSE, or of MULTI_REFUSE when there is more than one target. With ROUTE_FIRST and
+	 * PLAN_NEEDS_CATALOG: a configured table is not in the catalog. If a fresh catalog has not got it either, the statement
+	 * goes to the first shard, whose 42P01 is the answer; but in a transaction that has run DDL (and may have made the
+	 * table) it must be refused with this. */
+	struct diag refusal;
 
 	const struct key_group *groups;
 	int n_groups;
