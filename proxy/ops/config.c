@@ -36,7 +36,7 @@ struct shard_draft {
 	int servers_line; /* the first primary or replica line; 0: none */
 	int buckets_line; /* 0: none */
 	const char *ranges;
-	bool broken; /* a primary or buckets line was there and was refused */
+	bool lost; /* its section lost a line: don't complain of what is missing */
 	struct server_config *servers;
 	int n_servers; /* 1 while there are no replicas */
 };
@@ -73,6 +73,7 @@ struct loader {
 	struct database_draft *dbs;
 	int n_dbs;
 	int proxy_section_line; /* 0: none yet */
+	bool proxy_is_clean;    /* no mistake in [proxy]: what isn't set was not meant to be */
 	int proxy_lines[MAX_KEYS]; /* where [proxy] sets config_keys[i]; 0: nowhere */
 	bool has_passwords;
 };
@@ -86,6 +87,12 @@ find_draft(struct loader *l, const char *name)
 		if (strcmp(l->dbs[i].name, name) == 0)
 			return &l->dbs[i];
 	return NULL;
+}
+
+static const char *
+skip_blanks(const char *s)
+{
+	return s + strspn(s, " \t");
 }
 
 static const char *
@@ -141,11 +148,14 @@ name_shard(struct loader *l, const struct ini_section *s, struct section *out, c
 		mistake_add(&l->m, s->line, head, "the header is not complete; expected [shard:NAME:N]");
 		return;
 	}
-	const char *name = arena_strndup(&l->tmp, rest, (size_t)(colon - rest));
+	char *name = arena_strndup(&l->tmp, rest, (size_t)(colon - rest));
+	for (char *end = name + strlen(name); end > name && strchr(" \t", end[-1]); end--)
+		end[-1] = '\0';
+	const char *digits = skip_blanks(colon + 1);
 	struct database_draft *db = find_draft(l, name);
-	int number = shard_number(colon + 1);
+	int number = shard_number(digits);
 	if (number < 0)
-		mistake_add(&l->m, s->line, head, "\"%s\" is not a shard's number; expected 0 to %d", colon + 1, MAX_SHARDS - 1);
+		mistake_add(&l->m, s->line, head, "\"%s\" is not a shard's number; expected 0 to %d", digits, MAX_SHARDS - 1);
 	if (!db) {
 		const char **names = arena_alloc(&l->tmp, (size_t)(l->n_dbs + 1) * sizeof *names);
 		for (int i = 0; i < l->n_dbs; i++)
@@ -178,12 +188,12 @@ name_shard(struct loader *l, const struct ini_section *s, struct section *out, c
 	db->shards[db->n_shards++] = (struct shard_draft){.number = number, .line = s->line};
 }
 
-/* What follows *prefix* in *name*; NULL: it begins otherwise. */
+/* What follows *prefix* and blanks in *name*; NULL: it begins otherwise. */
 static const char *
 after(const char *name, const char *prefix)
 {
 	size_t n = strlen(prefix);
-	return strncmp(name, prefix, n) == 0 ? name + n : NULL;
+	return strncmp(name, prefix, n) == 0 ? skip_blanks(name + n) : NULL;
 }
 
 static void
@@ -236,13 +246,15 @@ places_text(unsigned places)
 	return texts[places];
 }
 
-/* The row of the entry's key. NULL: it may not stand here, or not again, and that was reported. */
+/* The row of the entry's key. NULL: it may not stand here, or not again, and that was reported. *lost* is set when it
+ * can't be told what was meant. */
 static const struct config_key *
-take_key(struct loader *l, const struct ini_entry *e, unsigned place, int *lines)
+take_key(struct loader *l, const struct ini_entry *e, unsigned place, int *lines, bool *lost)
 {
 	const struct config_key *key = config_key_find(e->key);
 	if (!key) {
 		const char *near = config_key_nearest(e->key, place);
+		*lost = true;
 		mistake_add(&l->m, e->line, e->key, "unknown key; expected a key of %s%s%s%s", places_text(place),
 		            near ? ", perhaps \"" : "", near ? near : "", near ? "\"" : "");
 		return NULL;
@@ -261,19 +273,22 @@ take_key(struct loader *l, const struct ini_entry *e, unsigned place, int *lines
 	return key;
 }
 
+/* The section's entries; NULL when the file has none at all. */
 static const struct ini_entry *
 section_entries(const struct loader *l, int section, int *n)
 {
 	const struct ini_doc *doc = &l->doc;
 	int first = doc->sections[section].first;
 	*n = (section + 1 < doc->n_sections ? doc->sections[section + 1].first : doc->n_entries) - first;
-	return doc->entries + first;
+	return doc->entries ? doc->entries + first : NULL;
 }
 
 static void
 read_proxy(struct loader *l)
 {
 	struct config *c = l->c;
+	int told = l->m.n_errors;
+	bool lost = false;
 	for (int i = 0; i < n_config_keys; i++) {
 		const struct config_key *key = &config_keys[i];
 		if (key->def && key->places & IN_PROXY)
@@ -282,12 +297,16 @@ read_proxy(struct loader *l)
 	for (int s = 0; s < l->doc.n_sections; s++) {
 		int n;
 		const struct ini_entry *e = section_entries(l, s, &n);
-		for (; l->sections[s].place == IN_PROXY && n > 0; n--, e++) {
-			const struct config_key *key = take_key(l, e, IN_PROXY, l->proxy_lines);
+		if (l->sections[s].place != IN_PROXY)
+			continue;
+		lost |= l->doc.sections[s].lost;
+		for (; n > 0; n--, e++) {
+			const struct config_key *key = take_key(l, e, IN_PROXY, l->proxy_lines, &lost);
 			if (key)
 				config_key_set(key, key->for_database ? (void *)&c->defaults : c, e->value, &c->mem, &l->m, e->line);
 		}
 	}
+	l->proxy_is_clean = !lost && l->m.n_errors == told;
 }
 
 static void
@@ -343,7 +362,7 @@ read_database(struct loader *l, struct database_draft *db, const struct ini_entr
 	db->tables = arena_zalloc(&l->c->mem, (size_t)(n + 1) * sizeof *db->tables);
 	db->table_lines = arena_zalloc(&l->tmp, (size_t)(n + 1) * sizeof *db->table_lines);
 	for (; n > 0; n--, e++) {
-		const struct config_key *key = take_key(l, e, IN_DATABASE, lines);
+		const struct config_key *key = take_key(l, e, IN_DATABASE, lines, &db->own.lost);
 		if (!key)
 			continue;
 		bool is_sharding = key->type == VAL_TABLE || key->type == VAL_BUCKETS || strcmp(key->name, "hash") == 0;
@@ -366,7 +385,7 @@ read_shard(struct loader *l, struct database_draft *db, struct shard_draft *sh, 
 	int lines[MAX_KEYS] = {0};
 	make_room(l, sh, n);
 	for (; n > 0; n--, e++) {
-		const struct config_key *key = take_key(l, e, IN_SHARD, lines);
+		const struct config_key *key = take_key(l, e, IN_SHARD, lines, &sh->lost);
 		if (!key)
 			continue;
 		if (key->type == VAL_SERVER) {
@@ -384,7 +403,7 @@ static void
 finish_servers(struct loader *l, const struct shard_draft *sh, struct shard_config *out, const char *head)
 {
 	*out = (struct shard_config){.number = sh->number, .servers = sh->servers, .n_servers = sh->n_servers};
-	if (!sh->primary_line)
+	if (!sh->primary_line && !sh->lost)
 		mistake_add(&l->m, sh->line, head, "no primary; " SERVERS_EXPECTED);
 }
 
@@ -407,8 +426,9 @@ finish_map(struct loader *l, struct database_draft *db, struct database_config *
 	for (int i = 0; i < db->n_shards; i++) {
 		const struct shard_draft *sh = &db->shards[i];
 		if (!sh->buckets_line) {
-			mistake_add(&l->m, sh->line, arena_printf(&l->tmp, "[shard:%s:%d]", db->name, sh->number),
-			            "no buckets; expected \"buckets = FIRST-LAST\"");
+			if (!sh->lost)
+				mistake_add(&l->m, sh->line, arena_printf(&l->tmp, "[shard:%s:%d]", db->name, sh->number),
+				            "no buckets; expected \"buckets = FIRST-LAST\"");
 			complete = false;
 		} else if (!sh->ranges) {
 			mistake_add(&l->m, sh->buckets_line, "buckets", "text after the closing quote; expected nothing there");
@@ -472,7 +492,7 @@ finish_database(struct loader *l, struct database_draft *db, struct database_con
 		mistake_add(&l->m, db->sharding_line, db->sharding_key,
 		            "database \"%s\" has no shards; expected [shard:%s:0] and so on, or no buckets, hash and table lines", db->name,
 		            db->name);
-	else if (!db->own.servers_line)
+	else if (!db->own.servers_line && !db->own.lost)
 		mistake_add(&l->m, db->line, head, "no servers; " SERVERS_EXPECTED ", or [shard:%s:N] sections", db->name);
 	else
 		finish_servers(l, &db->own, out->shards, head);
@@ -620,7 +640,7 @@ finish_proxy(struct loader *l, FILE *in)
 	if (*c->auth_file) {
 		c->auth_file = resolve(l, c->auth_file);
 		read_users(l);
-	} else if (c->auth_type != AUTH_TYPE_TRUST) {
+	} else if (c->auth_type != AUTH_TYPE_TRUST && l->proxy_is_clean) {
 		mistake_add(&l->m, line_of(l, "auth_type"), "auth_file", "not set, but auth_type needs it; expected a file, or auth_type = trust");
 	}
 	if (!l->n_dbs && !l->m.n_errors)
@@ -644,10 +664,13 @@ build(struct loader *l, FILE *in)
 		const struct section *what = &l->sections[s];
 		const struct ini_entry *e = section_entries(l, s, &n);
 		struct database_draft *db = &l->dbs[what->index];
-		if (what->place == IN_DATABASE)
+		if (what->place == IN_DATABASE) {
+			db->own.lost = l->doc.sections[s].lost;
 			read_database(l, db, e, n);
-		else if (what->place == IN_SHARD)
+		} else if (what->place == IN_SHARD) {
+			db->shards[what->shard].lost = l->doc.sections[s].lost;
 			read_shard(l, db, &db->shards[what->shard], e, n);
+		}
 	}
 	c->databases = arena_zalloc(&c->mem, (size_t)(l->n_dbs + 1) * sizeof *c->databases);
 	c->n_databases = l->n_dbs;

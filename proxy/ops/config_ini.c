@@ -114,7 +114,7 @@ section_line(struct reader *r, char *p)
 		d->sections = xrealloc(d->sections, (size_t)d->cap_sections * sizeof *d->sections);
 	}
 	r->section = IN_SECTION;
-	d->sections[d->n_sections++] = (struct ini_section){arena_strndup(&d->mem, p, (size_t)(end - p)), r->line, d->n_entries};
+	d->sections[d->n_sections++] = (struct ini_section){arena_strndup(&d->mem, p, (size_t)(end - p)), r->line, d->n_entries, false};
 }
 
 /* Whether the line is an entry, and thus for inih to split. */
@@ -160,20 +160,32 @@ is_entry(struct reader *r)
 	return true;
 }
 
+/* Marks the section as one that lost a line, if a mistake came since there were *told*. */
+static void
+note_loss(struct reader *r, int told)
+{
+	if (r->m->n_errors > told && r->section == IN_SECTION)
+		r->doc->sections[r->doc->n_sections - 1].lost = true;
+}
+
 /* inih's reader: the next entry's line. What isn't an entry inih never sees. */
 static char *
 on_read(char *buf, int cap, void *arg)
 {
 	struct reader *r = arg;
-	while (take_line(r)) {
-		if (!is_entry(r))
+	for (;;) {
+		int told = r->m->n_errors;
+		if (!take_line(r))
+			return NULL;
+		bool found = is_entry(r);
+		note_loss(r, told);
+		if (!found)
 			continue;
 		size_t n = strlen(r->text);
 		assert(n + 2 <= (size_t)cap);
 		memcpy(buf, r->text, n + 1);
 		return buf;
 	}
-	return NULL;
 }
 
 /* Cuts the comment off *v*. Returns what is wrong with it, or NULL. */
@@ -226,6 +238,7 @@ on_entry(void *arg, const char *section, const char *name, const char *value)
 	const char *wrong = cut_comment(v, r->blank_before);
 	if (wrong) {
 		mistake_add(r->m, r->line, key, "%s", wrong);
+		d->sections[d->n_sections - 1].lost = true;
 		return 1;
 	}
 	if (d->n_entries == d->cap_entries) {

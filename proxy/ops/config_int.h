@@ -46,6 +46,7 @@ struct ini_section {
 	const char *name; /* what stands between the brackets, trimmed */
 	int line;
 	int first; /* its entries begin here in ini_doc.entries, and end where the next section's begin */
+	bool lost; /* a line of it was refused: what seems to be missing may have been meant there */
 };
 
 struct ini_doc {

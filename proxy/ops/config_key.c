@@ -136,14 +136,15 @@ distance(const char *a, const char *b)
 	return row[n];
 }
 
-/* Keeps in *best the nearer of it and *word*. Nothing is near that differs in more than a third of its letters. */
+/* Keeps in *best the nearer of it and *word*. Nothing is near that differs in more than a third of its letters,
+ * or in more than half of *name*'s. */
 static void
 keep_nearer(const char *name, const char *word, const char **best, int *best_distance)
 {
 	if (strlen(name) > NEAR_MAX_BYTES || strlen(word) > NEAR_MAX_BYTES)
 		return;
 	int d = distance(name, word);
-	if (d < (int)strlen(word) && d <= (int)(strlen(word) + 2) / 3 && (!*best || d < *best_distance)) {
+	if (d * 2 <= (int)strlen(name) && d <= (int)(strlen(word) + 2) / 3 && (!*best || d < *best_distance)) {
 		*best = word;
 		*best_distance = d;
 	}

@@ -132,7 +132,8 @@ config_print_reference(FILE *out)
 	arena_init(&tmp);
 	fputs("# proxy.ini\n"
 	      "\n"
-	      "<!-- Made from the table in proxy/ops/config_key.c (config_print_reference); a unit test compares the two. -->\n"
+	      "<!-- Made from the table in proxy/ops/config_key.c (config_print_reference); tests/unit/ops/test_config.c compares\n"
+	      "     the two, and writes this file with WRITE_DOCS=1. -->\n"
 	      "\n"
 	      "`pgspan --check proxy.ini` prints the effective configuration, passwords hidden, or every mistake with its file, line,\n"
 	      "key and what was expected. SIGHUP reads the file again: all of it is taken, or none.\n"

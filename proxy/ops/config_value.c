@@ -138,16 +138,20 @@ put_option(struct text *t, const PQconninfoOption *o, bool masked)
 		text_quoted(t, o->val, '\'', "'\\", '\\');
 }
 
-/* All options that are set, those that name the server first. */
+/* All options that are set, with *dbname* for theirs; those that name the server first. */
 static char *
-conninfo_text(const PQconninfoOption *all, bool masked, struct arena *mem)
+conninfo_text(const PQconninfoOption *all, char *dbname, bool masked, struct arena *mem)
 {
 	static const char *const first[] = {"host", "hostaddr", "port", "dbname", "user", "password", NULL};
 	struct text t;
 	text_init(&t, mem);
-	for (int i = 0; first[i]; i++)
-		if (option_value(all, first[i]))
-			put_option(&t, option(all, first[i]), masked);
+	for (int i = 0; first[i]; i++) {
+		PQconninfoOption o = *option(all, first[i]);
+		if (strcmp(first[i], "dbname") == 0)
+			o.val = dbname;
+		if (o.val && *o.val)
+			put_option(&t, &o, masked);
+	}
 	for (const PQconninfoOption *o = all; o->keyword; o++) {
 		bool done = false;
 		for (int i = 0; first[i]; i++)
@@ -279,17 +283,7 @@ config_server_parse(struct server_config *s, const char *value, const char *dbna
 	if (good) {
 		const char *written = option_value(all, "dbname");
 		s->dbname = arena_strdup(mem, written ? written : dbname);
-		char *conninfo = conninfo_text(all, false, mem);
-		if (!written) {
-			PQconninfoOption added = *option(all, "dbname");
-			struct text t;
-			added.val = s->dbname;
-			text_init(&t, mem);
-			text_puts(&t, conninfo);
-			put_option(&t, &added, false);
-			conninfo = t.p;
-		}
-		s->conninfo = conninfo;
+		s->conninfo = conninfo_text(all, s->dbname, false, mem);
 		s->label = server_label(all, s->dbname, mem);
 		s->host = copy_option(all, option_value(all, "host") ? "host" : "hostaddr", mem);
 		s->user = copy_option(all, "user", mem);
@@ -305,7 +299,7 @@ config_server_masked(const struct server_config *s, struct arena *mem)
 	PQconninfoOption *all = PQconninfoParse(s->conninfo, NULL);
 	if (!all)
 		return "***"; /* out of memory: it was understood once */
-	const char *text = conninfo_text(all, true, mem);
+	const char *text = conninfo_text(all, s->dbname, true, mem);
 	PQconninfoFree(all);
 	return text;
 }
@@ -345,7 +339,7 @@ take_name(const char **p, const char *what, struct arena *mem, struct mistakes *
 		for (; s == *p ? starts_name(*s) : goes_on_name(*s); s++)
 			text_putc(&t, *s >= 'A' && *s <= 'Z' ? (char)(*s - 'A' + 'a') : *s);
 	}
-	if (t.n == 0 && *s && *s != '"') {
+	if (t.n == 0 && **p && **p != '"') {
 		mistake_add(m, line, "table", "no %s name at \"%.20s\"; " TABLE_FORMS, what, *p);
 		return NULL;
 	}
