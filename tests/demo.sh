@@ -51,18 +51,20 @@ end_proxy() {
 	kill -INT "$proxy_pid" 2>/dev/null
 	sleep 0.2
 	kill -INT "$proxy_pid" 2>/dev/null
-	( sleep 10; kill -KILL "$proxy_pid" 2>/dev/null ) &
-	local watchdog=$!
+	local i
+	for ((i = 0; i < 100; i++)); do
+		kill -0 "$proxy_pid" 2>/dev/null || break
+		sleep 0.1
+	done
+	kill -KILL "$proxy_pid" 2>/dev/null
 	wait "$proxy_pid"
 	proxy_status=$?
-	kill "$watchdog" 2>/dev/null
-	wait "$watchdog" 2>/dev/null
 	proxy_pid=
 }
 clean_up() {
 	trap '' INT TERM HUP
 	end_proxy
-	[ -n "$fleet_dir" ] && tests/fleet stop --dir "$fleet_dir"
+	[ -n "$fleet_dir" ] && tests/fleet stop --dir "$fleet_dir" >/dev/null
 	rm -rf "$scratch"
 }
 trap clean_up EXIT
@@ -143,9 +145,8 @@ start_all() {
 	if (exec 3<>/dev/tcp/127.0.0.1/$PORT) 2>/dev/null; then
 		give_up "port $PORT is taken by another program"
 	fi
-	local dir=${TMPDIR:-/tmp}/pgspan-demo-$$
-	tests/fleet start --dir "$dir" --port 5500 --only app,shop >"$scratch/out" 2>&1 || { cat "$scratch/out" >&2; exit 1; }
-	fleet_dir=$dir
+	fleet_dir=${TMPDIR:-/tmp}/pgspan-demo-$$ # known to clean_up before anything runs in it
+	tests/fleet start --dir "$fleet_dir" --port 5500 --only app,shop >"$scratch/out" 2>&1 || { cat "$scratch/out" >&2; exit 1; }
 	show <"$scratch/out"
 	tests/fleet status --dir "$fleet_dir" | show
 
