@@ -112,13 +112,14 @@ type_text(const struct config_key *key, struct arena *tmp)
 	return t.p;
 }
 
+/* The keys that may stand in just these *places*; what shards may have is in their text. */
 static void
-print_key_table(FILE *out, unsigned places_mask, unsigned places, struct arena *tmp)
+print_key_table(FILE *out, unsigned places, struct arena *tmp)
 {
 	fputs("| key | value | default | |\n|---|---|---|---|\n", out);
 	for (int i = 0; i < n_config_keys; i++) {
 		const struct config_key *key = &config_keys[i];
-		if ((key->places & places_mask) != places)
+		if ((key->places & (IN_PROXY | IN_DATABASE)) != places)
 			continue;
 		const char *quote = key->def && *key->def ? "`" : "";
 		fprintf(out, "| `%s` | %s | %s%s%s | %s |\n", key->name, type_text(key, tmp), quote, key->def ? key->def : "", quote, key->doc);
@@ -154,14 +155,14 @@ config_print_reference(FILE *out)
 	      "## [proxy]\n"
 	      "\n",
 	      out);
-	print_key_table(out, IN_PROXY | IN_DATABASE, IN_PROXY, &tmp);
+	print_key_table(out, IN_PROXY, &tmp);
 	fputs("\n"
 	      "## [database:NAME], with defaults for all databases in [proxy]\n"
 	      "\n"
 	      "NAME is what clients give as dbname. `pgspan` and `pgbouncer` are the console's.\n"
 	      "\n",
 	      out);
-	print_key_table(out, IN_PROXY | IN_DATABASE, IN_PROXY | IN_DATABASE, &tmp);
+	print_key_table(out, IN_PROXY | IN_DATABASE, &tmp);
 	fputs("\n"
 	      "## [database:NAME] and [shard:NAME:N]\n"
 	      "\n"
@@ -170,6 +171,6 @@ config_print_reference(FILE *out)
 	      "shards.\n"
 	      "\n",
 	      out);
-	print_key_table(out, IN_PROXY | IN_DATABASE, IN_DATABASE, &tmp);
+	print_key_table(out, IN_DATABASE, &tmp);
 	arena_fini(&tmp);
 }

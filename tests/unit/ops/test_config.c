@@ -149,6 +149,8 @@ print(const struct config *c)
 	X(enum__session_reads__later, P("read_consistency = session"), "E t.ini:3: read_consistency: session comes with a later version; expected one of eventual, primary\n") \
 	X(words__empty_name__refused, P("admin_users = a,,b"), "E t.ini:3: admin_users: an empty name in the list; expected names with commas between\n") \
 	X(words__trailing_comma__refused, P("admin_users = a,"), "E t.ini:3: admin_users: an empty name in the list; expected names with commas between\n") \
+	X(comment__no_blank_before__is_value, P("log_level=;x"), "E t.ini:3: log_level: \";x\" is unknown; expected one of debug, info, warning, error, fatal\n") \
+	X(comment__blank_before__no_value, P("log_level= ;x"), "E t.ini:3: log_level: \"\" is unknown; expected one of debug, info, warning, error, fatal\n") \
 	X(quote__open__refused, P("log_level = \"info ; x"), "E t.ini:3: log_level: a quote is not closed; expected the same quote at its end\n") \
 	X(quote__text_behind__refused, P("log_level = \"info\" x"), "E t.ini:3: log_level: text after the closing quote; expected nothing there\n") \
 	X(quote__backslash_at_end__refused, S("primary = password=a\\ "), "E t.ini:4: primary: a backslash ends the value; expected the character that it escapes\n") \
@@ -197,6 +199,8 @@ print(const struct config *c)
 	X(shard__gap__refused, PROXY "[database:s]\n[shard:s:2]\nprimary = host=h\nbuckets = 0-16383\n[shard:s:0]\nprimary = host=h\nbuckets =\n", \
 	  "E t.ini:3: [database:s]: there is a shard 2, but no shard 1; expected shards 0 to 2 without gaps\n")                 \
 	X(shard__bad_number__no_gap_told, PROXY "[database:s]\n[shard:s:1]\nprimary = host=h\nbuckets = 0-1\n[shard:s:x]\n",    \
+	  "E t.ini:7: [shard:s:x]: \"x\" is not a shard's number; expected 0 to 255\n")                                         \
+	X(shard__bad_number__no_missing_buckets_told, PROXY "[database:s]\n[shard:s:0]\nprimary = host=h\nbuckets = 0-1\n[shard:s:x]\n", \
 	  "E t.ini:7: [shard:s:x]: \"x\" is not a shard's number; expected 0 to 255\n")                                         \
 	X(shard__twice__refused, PROXY "[database:s]\n[shard:s:0]\nprimary = host=h\nbuckets = 0-16383\n[shard:s:0]\n",         \
 	  "E t.ini:7: [shard:s:0]: the section stands twice, first in line 4; expected each section once\n")                    \
