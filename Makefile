@@ -65,6 +65,10 @@ demo: deps
 check: deps
 	@CC=$(CC) SAN=$(SAN) BUILD=$(BUILD) tests/run_check.sh
 
+bench: deps
+	@$(MAKE) -s -j$$(nproc) all
+	@bench/run --pgspan $(BUILD)/pgspan && bench/idle --pgspan $(BUILD)/pgspan
+
 # Fuzzers are clang's, with objects of their own. `make fuzz` runs each for FUZZ_SECONDS; what it finds of interest stays
 # in build-fuzz/corpus, to be copied to tests/fuzz/corpus by hand.
 FUZZ_SECONDS ?= 300
@@ -79,5 +83,5 @@ fuzz: fuzzers
 	  build-fuzz/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -verbosity=0 \
 	    -artifact_prefix=build-fuzz/$$f- build-fuzz/corpus/$$n tests/fuzz/corpus/$$n || exit 1; done
 
-.PHONY: all unit clean deps demo check fuzz fuzzers
+.PHONY: all unit clean deps demo check bench fuzz fuzzers
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
