@@ -117,6 +117,7 @@ note_relation(struct walk *w, const RangeVar *rv, bool written)
 		break;
 	case REL_REFERENCE:
 		f->n_reference++;
+		f->reads_view |= ref.rel->relkind == 'v';
 		f->n_write_reference += written;
 		f->reference_triggers |= written && ref.rel->has_triggers;
 		break;
@@ -283,12 +284,43 @@ note_value_function(struct walk *w, const SQLValueFunction *v)
 	}
 }
 
+/* t.f and (expression).f may be the call f(t), if f is no column: a user's function of that name counts as called. */
+static void
+note_attribute(struct walk *w, const char *name)
+{
+	struct catalog_function fn = {.volatility = FUNCTION_UNKNOWN};
+	const struct plan_env *env = w->an->env;
+	struct facts *f = &w->an->facts;
+
+	if (env->catalog != NULL)
+		fn = catalog_find_function(env->catalog, NULL, name, env->search_path, env->n_search_path);
+	if (fn.volatility == FUNCTION_UNKNOWN || fn.builtin)
+		return;
+	f->user_fn |= fn.volatility != FUNCTION_IMMUTABLE;
+	if (fn.volatility == FUNCTION_VOLATILE || fn.has_effects)
+		f->unsafe = f->volatile_fn = true;
+	if (fn.touches_sharded)
+		f->touches_sharded = name;
+}
+
+static void
+note_indirection(struct walk *w, List *indirection)
+{
+	ListCell *cell;
+
+	foreach (cell, indirection)
+		if (IsA(lfirst(cell), String))
+			note_attribute(w, strVal(lfirst(cell)));
+}
+
 static void
 note_column(struct walk *w, const ColumnRef *ref)
 {
 	static const char *const names[] = {"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"};
 	Node *last = llast(ref->fields);
 
+	if (IsA(last, String) && list_length(ref->fields) > 1)
+		note_attribute(w, strVal(last));
 	if (IsA(last, String))
 		for (size_t i = 0; i < ARRAY_LEN(names); i++)
 			if (strcmp(strVal(last), names[i]) == 0)
@@ -338,7 +370,29 @@ visit_dml(struct walk *outer, Node *stmt, RangeVar *target, WithClause *with)
 		note_write(w.an, stmt, &ref);
 	w.skip[0] = (Node *)target;
 	w.skip[1] = (Node *)with;
-	return walk_children(w.an, stmt, visit, &w);
+	/* The SELECT of an INSERT is its outermost; one in UPDATE or DELETE is a subquery. */
+	int depth = IsA(stmt, InsertStmt) ? 0 : 1;
+
+	w.an->select_depth += depth;
+	bool stop = walk_children(w.an, stmt, visit, &w);
+
+	w.an->select_depth -= depth;
+	return stop;
+}
+
+/* The children of a node whose volatile functions give one value for many rows. */
+static bool
+visit_once(struct walk *w, Node *node)
+{
+	struct facts *f = &w->an->facts;
+	bool before = f->volatile_fn;
+
+	f->volatile_fn = false;
+	bool stop = walk_children(w->an, node, visit, w);
+
+	f->volatile_once |= f->volatile_fn;
+	f->volatile_fn |= before;
+	return stop;
 }
 
 static bool
@@ -359,7 +413,9 @@ visit_select(struct walk *outer, SelectStmt *s)
 	List *locks = s->lockingClause;
 
 	s->lockingClause = NIL;
-	bool stop = walk_children(w.an, (Node *)s, visit, &w);
+	bool stop = w.an->select_depth++ > 0 ? visit_once(&w, (Node *)s) : walk_children(w.an, (Node *)s, visit, &w);
+
+	w.an->select_depth--;
 	s->lockingClause = locks;
 	return stop;
 }
@@ -417,6 +473,11 @@ visit(Node *node, void *arg)
 		return false;
 	case T_A_Const:
 		return false;
+	case T_A_Indirection:
+		note_indirection(w, ((A_Indirection *)node)->indirection);
+		break;
+	case T_RangeFunction:
+		return visit_once(w, node);
 	case T_CurrentOfExpr:
 		w->an->facts.current_of = true;
 		return false;

@@ -91,6 +91,7 @@ struct facts {
 	/* functions */
 	bool any_function;
 	bool volatile_fn;    /* volatile or unknown, anywhere */
+	bool volatile_once;  /* one in a subquery or FROM: one value for many rows, which each shard would choose anew */
 	bool user_fn;        /* not a built-in and not immutable */
 	bool time_fn;        /* now() and its kind: one value per transaction and server */
 	bool sequence_fn;    /* nextval, setval, currval, lastval */
@@ -99,6 +100,7 @@ struct facts {
 	bool current_of;     /* WHERE CURRENT OF */
 	bool system_column;  /* ctid, xmin, tableoid, …: mean something on one server only */
 	bool sample;         /* TABLESAMPLE */
+	bool reads_view;     /* a view over reference tables: what it calls is not looked at */
 	bool window;         /* a window function */
 	bool unknown_fn;     /* a function that the catalog does not have */
 	int n_limits;        /* SELECTs with LIMIT, OFFSET or DISTINCT ON: which rows is open unless ORDER BY is unique */
@@ -196,6 +198,7 @@ struct analysis {
 	struct graph *graph;
 	int tree_depth;
 	bool sharded;
+	int select_depth;  /* of the walk for facts */
 	bool no_cache;     /* something in the text beside the shape matters */
 	/* why several shards cannot run it, found on the way by parse_query.c: NULL: nothing */
 	const char *no_multi;

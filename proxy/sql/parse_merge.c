@@ -27,6 +27,10 @@ facts_exact_on_many(struct analysis *an)
 		refuse_many(an, "a function or operator that is not known to be immutable", hint_key);
 	else if (f->effects_fn)
 		refuse_many(an, "a function with effects", hint_key);
+	else if (f->volatile_once)
+		refuse_many(an, "a volatile function in a subquery or FROM", hint_key);
+	else if (f->reads_view)
+		refuse_many(an, "a view", "Query the tables themselves.");
 	else if (f->system_column)
 		refuse_many(an, "system columns such as ctid, which mean something on one server only,", hint_key);
 	else if (f->sample)
@@ -209,7 +213,7 @@ is_int_const(Node *n, int *value)
 	return true;
 }
 
-/* Do these expressions (GROUP BY, DISTINCT ON) have all key columns among them? Then no group spans two shards. */
+/* Do the expressions of GROUP BY have all key columns among them? Then no group spans two shards. */
 static bool
 covers_key(struct analysis *an, struct level *l, const struct outputs *o, List *exprs)
 {
@@ -244,6 +248,25 @@ output_covers_key(struct analysis *an, const struct outputs *o)
 	for (int i = 0; i < o->n; i++)
 		if (is_key_of_group(an, &o->at[i].column, &k))
 			seen |= 1u << k;
+	return seen == (1u << n_key) - 1;
+}
+
+static int sort_output(struct analysis *an, struct level *l, const struct outputs *o, Node *key);
+
+/* DISTINCT ON reads names as ORDER BY does: those of the output first. */
+static bool
+distinct_on_covers_key(struct analysis *an, struct level *l, const struct outputs *o, List *exprs)
+{
+	unsigned seen = 0;
+	int n_key = an->plan->groups[0].table->n_key;
+	ListCell *cell;
+
+	foreach (cell, exprs) {
+		int i = sort_output(an, l, o, lfirst(cell)), k;
+
+		if (i >= 0 && is_key_of_group(an, &o->at[i].column, &k))
+			seen |= 1u << k;
+	}
 	return seen == (1u << n_key) - 1;
 }
 
@@ -567,7 +590,7 @@ decide_select_multi(struct analysis *an, const SelectStmt *s, struct level *l)
 		refuse_many(an, "GROUP BY without the shard key", "Group by the shard key too, or name the shard key of one shard in WHERE.");
 		return;
 	}
-	if (distinct && !(distinct_on ? covers_key(an, l, &o, s->distinctClause) : output_covers_key(an, &o))) {
+	if (distinct && !(distinct_on ? distinct_on_covers_key(an, l, &o, s->distinctClause) : output_covers_key(an, &o))) {
 		refuse_many(an, "DISTINCT without the shard key", "Select the shard key too, or name the shard key of one shard in WHERE.");
 		return;
 	}

@@ -218,14 +218,22 @@ plan_parts(struct plan *p, List *tree, const char *sql, const struct scan *scan,
 	sum_up_parts(p);
 }
 
+/* Will a server of the parser's version find the same? Not the parser's other errors (encodings, limits), nor what may
+ * come of comments, at which libpg_query ends a string that PostgreSQL continues: 'a' -- x, newline, 'b'. */
+static bool
+is_plain_syntax_error(const char *message, const char *text)
+{
+	return strncmp(message, "syntax error", 12) == 0 && strstr(text, "--") == NULL && strstr(text, "/*") == NULL;
+}
+
 static void
-plan_unparsed(struct plan *p, const struct plan_env *env, const char *why)
+plan_unparsed(struct plan *p, const struct plan_env *env, bool syntax_error, const char *why)
 {
 	p->kind = STMT_UNPARSED;
 	p->flags = PLAN_WRITES;
 	if (env->db == NULL || !env->db->sharded)
 		return;
-	if (env->catalog != NULL && catalog_server_version(env->catalog) / 10000 == PARSER_MAJOR)
+	if (syntax_error && env->catalog != NULL && catalog_server_version(env->catalog) / 10000 == PARSER_MAJOR)
 		return; /* it will raise the syntax error itself */
 	p->route = ROUTE_REFUSE;
 	diag_set(&p->refusal, "0A000", "pgspan cannot parse the statement: %s", why);
@@ -242,13 +250,16 @@ plan_make(struct span sql, const struct scan *scan, const struct plan_env *env)
 	memcpy(text, sql.p, sql.n);
 	text[sql.n] = '\0';
 	if (memchr(text, '\0', sql.n) != NULL) {
-		plan_unparsed(p, env, "it has a NUL byte in it");
+		plan_unparsed(p, env, false, "it has a NUL byte in it");
+	} else if (!env->standard_conforming_strings && strchr(text, '\\') != NULL) {
+		/* libpg_query reads every '…' by the standard: it would see other strings than the server does. */
+		plan_unparsed(p, env, false, "it has a backslash in it while standard_conforming_strings is off");
 	} else {
 		MemoryContext ctx = pg_query_enter_memory_context();
 		PgQueryInternalParsetreeAndError r = pg_query_raw_parse(text);
 
 		if (r.error != NULL) {
-			plan_unparsed(p, env, r.error->message);
+			plan_unparsed(p, env, is_plain_syntax_error(r.error->message, text), r.error->message);
 			pg_query_free_error(r.error);
 		} else if (r.tree == NIL) {
 			p->kind = STMT_EMPTY;

@@ -134,8 +134,8 @@ route_reference_write(struct analysis *an)
 	if (f->n_local + f->n_unknown > 0) {
 		refuse(an, "pgspan cannot write a reference table with data of table \"%s\", which is on the first shard only", f->local_name);
 		refuse_hint(an, "Read the rows first and write them with INSERT … VALUES or COPY, or make that table a reference table.");
-	} else if (f->volatile_fn || f->time_fn || f->user_fn || f->effects_fn || f->sequence_fn || f->advisory_fn) {
-		refuse(an, "pgspan cannot write a reference table with a function whose value may differ between shards");
+	} else if (f->volatile_fn || f->time_fn || f->user_fn || f->effects_fn || f->sequence_fn || f->advisory_fn || f->reads_view) {
+		refuse(an, "pgspan cannot write a reference table with a function or view whose value may differ between shards");
 		refuse_hint(an, hint);
 	} else if (f->default_sequence != NULL || f->default_stable != NULL || f->default_volatile != NULL) {
 		refuse(an, "the default of column \"%s\" may differ between the shards of a reference table",
@@ -389,7 +389,8 @@ route_unseen(struct analysis *an)
 	const struct facts *f = &an->facts;
 	struct plan *p = an->plan;
 
-	if (f->n_unseen + f->n_unknown > 0 || f->unknown_fn || an->env->catalog == NULL)
+	/* An unknown name of a session with temporary tables is most likely one of those. */
+	if (f->n_unseen > 0 || (f->n_unknown > 0 && !an->env->has_temp_tables) || f->unknown_fn || an->env->catalog == NULL)
 		p->flags |= PLAN_NEEDS_CATALOG;
 	if (an->env->catalog == NULL && (f->n_unseen + f->n_unknown > 0 || f->any_function)) {
 		refuse(an, "the schema of database \"%s\" is not known yet", an->env->db->name);

@@ -1,6 +1,12 @@
 /* link: proxy/sql/parse_plan.o proxy/sql/parse_names.o proxy/sql/parse_facts.o proxy/sql/parse_keys.o proxy/sql/parse_query.o proxy/sql/parse_merge.o proxy/sql/parse_write.o proxy/sql/parse_utility.o proxy/sql/parse_ddl.o proxy/sql/scan.o proxy/sql/scan_literal.o proxy/base/arena.o proxy/base/diag.o proxy/base/log.o proxy/base/mem.o shardmap/key_type.o shardmap/text.o */
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* plan_make() on an unsharded database: may a statement go to a replica, what kind is it, what pins its session. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
 #include "test_plan_fake.h"
 
 static const char *const reads[] = {
@@ -46,7 +52,7 @@ static const char *const not_reads[] = {
     "DECLARE c CURSOR FOR SELECT 1", "FETCH c", "CREATE TABLE t (a int)", "DROP TABLE plain", "TRUNCATE plain", "VACUUM", "ANALYZE plain", "LOCK TABLE plain", "CALL my_proc()",
     "DO $$ BEGIN END $$", "LISTEN c", "NOTIFY c", "PREPARE p AS SELECT 1", "EXECUTE p", "SELECT 1; INSERT INTO plain VALUES (1)", "INSERT INTO plain VALUES (1); SELECT 1",
     "/* app */ INSERT INTO plain VALUES (1)", "/* a /* nested */ */ -- x\n INSERT INTO plain VALUES (1)", "; INSERT INTO plain VALUES (1)", "SELEC 1", "SELECT 0x2A",
-    "CREATE TABLE n AS SELECT * FROM plain", "REFRESH MATERIALIZED VIEW v_plain", "CHECKPOINT", "SELECT 1 WHERE EXISTS (SELECT my_vol(1))",
+    "CREATE TABLE n AS SELECT * FROM plain", "REFRESH MATERIALIZED VIEW v_plain", "CHECKPOINT", "SELECT 1 WHERE EXISTS (SELECT my_vol(1))", "SELECT p.my_vol FROM plain p", "SELECT (p).my_vol FROM plain p", "SELECT (SELECT p).my_vol FROM plain p",
     "WITH w AS (SELECT my_vol(1)) SELECT * FROM w", "SELECT * FROM plain WHERE id = ANY (ARRAY[my_vol(1)])", "GRANT SELECT ON plain TO u", "SET work_mem = '1MB'",
     "WITH plain2 AS (SELECT 1) SELECT * FROM plain2, no_such", "WITH w AS (SELECT * FROM w) SELECT * FROM w",
 };
