@@ -30,6 +30,7 @@ sum() { sed -n "$1" | awk '{ n += $1 } END { print n + 0 }'; }
 # The layers of proxy/ and the names of our symbols.
 run_rules() {
 	local script
+	build all || fail "pgspan does not build" # the scripts look at the objects
 	for script in tests/check_*.sh; do
 		[ -x "$script" ] || continue
 		if BUILD="$BUILD" "$script"; then passed=$((passed + 1)); else fail "$script"; fi

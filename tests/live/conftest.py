@@ -216,6 +216,7 @@ class Proxy:
         for name in [n for n in self.env if n.startswith("PG") and n != "PGSPAN"]:
             del self.env[name]
         self.process, self.expect_exit = None, False
+        self.checked = 0  # how much of the log check() has seen: a report fails one test, not all after it
         self.write_users(users or {APP: APP_PASSWORD, "postgres": "postgres"})
         self.write_config(overrides)
         if start:
@@ -312,8 +313,12 @@ class Proxy:
 
     def check(self):
         """Fails when it crashed or a sanitizer complained."""
-        found = SANITIZER.search(self.log)
-        assert not found, f"sanitizer report in {self.log_path}:\n{self.log[max(0, found.start() - 200):found.start() + 6000]}"
+        text = self.log[self.checked:]
+        self.checked += len(text)
+        found = SANITIZER.search(text)
+        if found:
+            report = text[max(0, found.start() - 200):found.start() + 6000]
+            raise AssertionError(f"sanitizer report in {self.log_path}:\n{report}")
         if self.process is not None and self.process.poll() is not None and not self.expect_exit:
             raise AssertionError(f"pgspan ended by itself with {self.process.returncode}:\n{self.log[-6000:]}")
 
@@ -405,7 +410,6 @@ def _shared_proxy(fleet, tmp_path_factory):
 def proxy(_shared_proxy):
     """A pgspan with the default configuration, shared; started again if an earlier test lost it."""
     if not _shared_proxy.is_running:
-        _shared_proxy.log_path.write_text("")
         _shared_proxy.start()
     yield _shared_proxy
     _shared_proxy.check()
