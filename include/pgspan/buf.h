@@ -52,6 +52,9 @@ void buf_consume(struct buf_pool *p, struct buf *b, size_t n);
 
 void buf_append(struct buf_pool *p, struct buf *b, const void *data, size_t n);
 
+/* Puts *n* bytes in front of what is there. */
+void buf_prepend(struct buf_pool *p, struct buf *b, const void *data, size_t n);
+
 /* Gives the memory back whatever it holds. */
 void buf_release(struct buf_pool *p, struct buf *b);
 

@@ -47,6 +47,9 @@ void loop_run(struct loop *l);
 /* Mails still in the box are delivered, doomed objects freed. */
 void loop_fini(struct loop *l);
 
+/* Frees what was given up, now: for the end, when the loop does not turn any more. */
+void loop_run_doomed(struct loop *l);
+
 void loop_post(struct loop *l, struct mail *m);
 void loop_stop(struct loop *l);
 

@@ -67,6 +67,9 @@ void pool_tidy(struct pool *p);
 /* Closes idle servers now, and busy ones when they come back (RECONNECT, a server's role has changed). */
 void pool_retire(struct pool *p);
 
+/* Another limit: more may be opened at once; those beyond a smaller one are closed as they come back. */
+void pool_set_max(struct pool *p, int max);
+
 struct pool_counts {
 	int idle, busy, connecting, waiting;
 	uint64_t logins, failed_logins;

@@ -36,6 +36,7 @@ struct relay {
 	const struct relay_ops *ops;
 	uint64_t left;     /* bytes of a half-seen message still to come */
 	bool left_forward; /* they go to the client; else they are dropped */
+	bool forwarded;    /* the client has been sent something; the owner may clear it */
 };
 
 void relay_init(struct relay *r, struct server *s, struct conn *client, const struct relay_ops *ops);

@@ -57,6 +57,10 @@ replies_empty(const struct replies *r)
 const struct reply *replies_head(const struct replies *r);
 void replies_pop(struct replies *r);
 
+/* CopyInResponse came for the head, in the extended protocol: the server ignores the Syncs that it has been sent already, so
+ * those directly behind the head are owed nothing. */
+void replies_copy_in(struct replies *r);
+
 enum reply_verdict {
 	VERDICT_FORWARD, /* to the client */
 	VERDICT_SKIP,    /* drop it */

@@ -15,6 +15,7 @@
 #include "pgspan/diag.h"
 #include "pgspan/dlist.h"
 #include "pgspan/replies.h"
+#include "pgspan/stmt_set.h"
 
 struct pg_conn;
 struct server;
@@ -42,6 +43,16 @@ struct server {
 	void *user;                   /* the holder's */
 	char tx_status;               /* of the last ReadyForQuery: I, T or E */
 
+	struct { /* what the server session holds; kept by whoever holds the server */
+		struct stmt_set stmts;   /* named statements of ours */
+		struct stmt_id unnamed;  /* the unnamed one; all zero: none, or not known */
+		uint64_t settings;       /* hash of the settings that were made; 0: none */
+		bool unclean;            /* more than these: DISCARD ALL before anybody else gets it */
+	} has;
+
+	int cancels;  /* cancel requests on their way to it: it must not change hands before they are through */
+	bool ended;   /* server_close() waits for them */
+
 	struct { /* upstream/pool.c's own */
 		struct dlist link; /* in the pool's idle, busy or connecting list */
 		struct pool *pool;
@@ -64,6 +75,10 @@ struct server *server_open(struct loop *l, const char *conninfo, const char *con
 /* Takes a READY server that owes nothing off its loop, and puts it on another, whose thread must make the second call. */
 void server_park(struct server *s);
 void server_unpark(struct server *s, struct loop *l);
+
+/* Sends a cancel request for what runs on it, from another thread (PQcancel blocks). *done* is called on the loop, unless the
+ * server was closed meanwhile. */
+void server_cancel(struct server *s, void (*done)(struct server *s));
 
 /* Ends the connection (with Terminate if nothing is half sent) and frees *s between two events. No callback follows. */
 void server_close(struct server *s);

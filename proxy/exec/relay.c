@@ -27,8 +27,10 @@ struct cursor {
 static void
 end_run(struct relay *r, struct cursor *c)
 {
-	if (c->at > c->run)
+	if (c->at > c->run) {
 		conn_send_ref(r->client, span_of(c->rx.p + c->run, c->at - c->run));
+		r->forwarded = true;
+	}
 	c->run = c->at;
 }
 
@@ -54,6 +56,7 @@ put_fakes(struct relay *r, struct cursor *c)
 		replies_pop(q);
 		end_run(r, c);
 		conn_send_copy(r->client, out.p, out.n);
+		r->forwarded = true;
 	}
 	wbuf_fini(&out);
 }

@@ -123,6 +123,18 @@ buf_append(struct buf_pool *p, struct buf *b, const void *data, size_t n)
 }
 
 void
+buf_prepend(struct buf_pool *p, struct buf *b, const void *data, size_t n)
+{
+	if (n == 0)
+		return;
+	size_t len = buf_len(b);
+	buf_reserve(p, b, n);
+	memmove(b->base + b->r + n, b->base + b->r, len);
+	memcpy(b->base + b->r, data, n);
+	b->w += (uint32_t)n;
+}
+
+void
 buf_release(struct buf_pool *p, struct buf *b)
 {
 	if (b->base)

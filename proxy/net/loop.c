@@ -75,6 +75,12 @@ loop_run(struct loop *l)
 }
 
 void
+loop_run_doomed(struct loop *l)
+{
+	free_doomed(l);
+}
+
+void
 loop_fini(struct loop *l)
 {
 	deliver(l);

@@ -380,6 +380,7 @@ is_worn(const struct pool *p, const struct server *s)
 {
 	ev_tstamp now = ev_now(p->loop->ev);
 	return s->conn.eof || s->conn.broken || s->pooled.opened_at < p->retired_at ||
+	    atomic_load_explicit(&p->limit->n_open, memory_order_relaxed) > atomic_load_explicit(&p->limit->max, memory_order_relaxed) ||
 	    (p->lifetime_ms > 0 && now - s->pooled.opened_at > (double)p->lifetime_ms / 1000.);
 }
 
@@ -429,6 +430,14 @@ pool_retire(struct pool *p)
 {
 	p->retired_at = ev_now(p->loop->ev) + 1e-6;
 	pool_tidy(p);
+}
+
+void
+pool_set_max(struct pool *p, int max)
+{
+	atomic_store(&p->limit->max, max);
+	pool_tidy(p);
+	grow(p);
 }
 
 struct pool_counts

@@ -147,3 +147,14 @@ replies_match(struct replies *r, char type, reply_ended_fn ended, void *arg)
 		end_head(r, true, ended, arg);
 	return v;
 }
+
+void
+replies_copy_in(struct replies *r)
+{
+	if (r->n == 0 || at(r, 0)->kind != REPLY_EXECUTE)
+		return;
+	while (r->n > 1 && at(r, 1)->kind == REPLY_SYNC) {
+		*at(r, 1) = *at(r, 0);
+		replies_pop(r);
+	}
+}

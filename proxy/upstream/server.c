@@ -3,6 +3,7 @@
 #include "pgspan/server.h"
 
 #include "pgspan/log.h"
+#include "pgspan/offload.h"
 
 #include <libpq-fe.h>
 #include <sys/socket.h>
@@ -32,6 +33,7 @@ free_server(struct doomed *d)
 {
 	struct server *s = container_of(d, struct server, doomed);
 	replies_fini(&s->replies);
+	stmt_set_clear(&s->has.stmts);
 	PQfinish(s->pg);
 	s->magic = 0;
 	free(s);
@@ -214,5 +216,52 @@ server_close(struct server *s)
 		shutdown(s->conn.fd, SHUT_RDWR);
 	conn_detach(&s->conn);
 	s->state = SERVER_CLOSED;
-	loop_doom(s->loop, &s->doomed);
+	s->ended = true;
+	if (s->cancels == 0)
+		loop_doom(s->loop, &s->doomed);
+}
+
+struct cancel_job {
+	struct offload_job job;
+	PGcancel *cancel;
+	struct server *server;
+	void (*done)(struct server *s);
+};
+
+static void
+run_cancel(struct offload_job *j)
+{
+	struct cancel_job *c = container_of(j, struct cancel_job, job);
+	char err[256];
+	if (!PQcancel(c->cancel, err, sizeof err))
+		log_info("a cancel request could not be delivered: %.*s", (int)strcspn(err, "\n"), err);
+}
+
+static void
+on_cancelled(struct loop *l, struct mail *m)
+{
+	struct offload_job *j = container_of(m, struct offload_job, mail);
+	struct cancel_job *c = container_of(j, struct cancel_job, job);
+	struct server *s = c->server;
+	s->cancels--;
+	if (s->ended && s->cancels == 0)
+		loop_doom(l, &s->doomed);
+	else if (!s->ended && c->done)
+		c->done(s);
+	PQfreeCancel(c->cancel);
+	free(c);
+}
+
+void
+server_cancel(struct server *s, void (*done)(struct server *s))
+{
+	PGcancel *cancel = PQgetCancel(s->pg);
+	if (!cancel)
+		return;
+	struct cancel_job *c = xcalloc(1, sizeof *c);
+	c->cancel = cancel;
+	c->server = s;
+	c->done = done;
+	s->cancels++;
+	offload_run(s->loop, &c->job, run_cancel, on_cancelled);
 }

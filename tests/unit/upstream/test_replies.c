@@ -180,6 +180,24 @@ push__beyond_the_ring__keeps_order(void **state)
 	replies_fini(&r);
 }
 
+static void
+copy_in__early_sync__is_owed_nothing(void **state)
+{
+	(void)state;
+	/* C88: P B E S, then data, CopyDone and a second Sync. */
+	struct replies r;
+	struct story s = {.n = 0};
+	replies_init(&r);
+	push_all(&r, "PBES");
+	match_all(&r, "12G", &s);
+	replies_copy_in(&r);
+	push_all(&r, "S");
+	match_all(&r, "CZ", &s);
+	assert_string_equal(s.text, "+Pf+Bff+Ef+Sf");
+	assert_true(replies_empty(&r));
+	replies_fini(&r);
+}
+
 int
 main(void)
 {
@@ -192,6 +210,7 @@ main(void)
 	    cmocka_unit_test(match__fake_replies__keep_their_place_and_die_with_an_error),
 	    cmocka_unit_test(match__async_messages__belong_to_nobody),
 	    cmocka_unit_test(match__message_out_of_place__is_broken),
+	    cmocka_unit_test(copy_in__early_sync__is_owed_nothing),
 	    cmocka_unit_test(push__beyond_the_ring__keeps_order),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* tenant - one (database, user) on one worker: its pools, one for each server, and what is known of the servers.
+ *
+ * struct fleet is the process's side: for each (server, user) the limit that all workers' pools share, and for each server
+ * whether it answers. Owner of tenants: the worker; of the fleet: the process.  Thread: tenants their worker's, fleet any. */
+#ifndef PGSPAN_TENANT_H
+#define PGSPAN_TENANT_H
+
+#include "pgspan/config.h"
+#include "pgspan/names.h"
+#include "pgspan/pool.h"
+
+/* What is known of a server, by all workers and the monitor. */
+struct server_health {
+	_Atomic int64_t down_until_ms; /* loop_now_ms() before which reads avoid it; 0: it is up */
+	_Atomic bool lagging;          /* a replica too far behind */
+};
+
+struct fleet {
+	pthread_mutex_t lock;
+	struct names limits;  /* "label\nuser" → struct pool_limit */
+	struct names healths; /* "label" → struct server_health */
+};
+
+void fleet_init(struct fleet *f);
+/* After all tenants are gone. */
+void fleet_fini(struct fleet *f);
+struct server_health *fleet_health(struct fleet *f, const char *label);
+
+#define TENANT_PARAMETERS 14
+extern const char *const tenant_parameters[TENANT_PARAMETERS]; /* what a server reports (docs 55.2.7) */
+
+struct tenant {
+	struct config *cfg; /* keeps db alive */
+	const struct database_config *db;
+	uint64_t db_serial; /* for plan_env_hash() */
+	char *user;
+	char *password; /* for the servers; NULL: none is known */
+	struct pool **pools; /* by shard, then server: tenant_pool() */
+	struct server_health **healths;
+	int *first; /* of shard i in pools */
+	int n_pools;
+	unsigned turn;      /* round robin over replicas */
+	char *parameters[TENANT_PARAMETERS]; /* as the server reported at log-in; all NULL before the first */
+};
+
+struct tenants {
+	struct loop *loop;
+	struct fleet *fleet;
+	struct names by_name; /* "database\nuser" */
+	struct tenant **retired; /* of configurations before: sessions may still use them */
+	int n_retired;
+};
+
+void tenants_init(struct tenants *t, struct loop *l, struct fleet *f);
+/* Closes idle servers (the loop still exists); then, when all loops have ended, frees all. */
+void tenants_close(struct tenants *t);
+void tenants_fini(struct tenants *t);
+void tenants_tidy(struct tenants *t);
+/* New sessions get tenants of this configuration; those of the one before live on until the end, with the servers that
+ * their sessions hold, unless nothing of their database has changed. */
+void tenants_reload(struct tenants *t, struct config *cfg);
+
+/* The tenant of this name; made when there is none. *password* may be NULL. */
+struct tenant *tenants_get(struct tenants *t, struct config *cfg, const struct database_config *db, const char *user, const char *password);
+
+static inline struct pool *
+tenant_pool(const struct tenant *t, int shard, int server)
+{
+	return t->pools[t->first[shard] + server];
+}
+
+/* The server of the shard that a read should go to, 0: the primary. */
+int tenant_pick_read(struct tenant *t, int shard, int64_t now_ms);
+void tenant_server_failed(struct tenant *t, int shard, int server, int64_t now_ms);
+void tenant_server_ok(struct tenant *t, int shard, int server);
+
+/* Takes the parameters that a server has reported at its log-in. */
+void tenant_learn(struct tenant *t, struct server *s);
+
+#endif

@@ -1,0 +1,758 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* group - the extended protocol (PostgreSQL docs 55.2.3).
+ *
+ * The messages up to a Sync or Flush are looked at together before any is sent, so that the server they go to is right for all
+ * of them (one write among them: the primary). Then each is sent as it came, but for names: a named statement lives on
+ * servers under a name made of its text's hash, and is prepared there when it is first needed.
+ *
+ *   client: Parse s1, Bind s1, Execute, Sync
+ *   server, new to it:  Parse pgspan_<h>, Bind pgspan_<h>, Execute, Sync        answers 1 2 … C Z
+ *   server, has it:                       Bind pgspan_<h>, Execute, Sync        answers (1) 2 … C Z      ( ) made up here
+ *
+ * PostgreSQL itself complains of names that are taken (42P05) or unknown (26000), in its own words. */
+#include "session_int.h"
+
+#include "pgspan/log.h"
+#include "pgspan/router.h"
+#include "pgspan/sqlstate.h"
+
+#include <xxhash.h>
+
+#define GROUP_MAX_BYTES (256u << 10) /* looked at together, unless one message is larger */
+#define STATEMENTS_PER_SERVER 200
+
+/* What a Parse's entry in the FIFO refers to. */
+struct parsing {
+	struct stmt *stmt;
+	bool of_client; /* the client's own Parse: its name is taken back if it fails */
+	size_t len;
+	char name[];
+};
+
+/* --- statements --- */
+
+struct stmt *
+stmt_new(struct span text, const struct msg_parse *p)
+{
+	struct stmt *st = xcalloc(1, sizeof *st + text.n + 1);
+	st->refs = 1;
+	memcpy(st->data, text.p, text.n);
+	st->text = span_of(st->data, text.n);
+	st->n_types = p->n_types;
+	if (p->n_types) {
+		st->types = xmalloc(p->n_types * sizeof *st->types);
+		for (unsigned i = 0; i < p->n_types; i++)
+			st->types[i] = msg_parse_type(p, i);
+	}
+	XXH128_hash_t h = XXH3_128bits_withSeed(text.p, text.n, XXH3_64bits(p->types, p->n_types * (size_t)4));
+	st->id = (struct stmt_id){h.high64, h.low64 | 1};
+	return st;
+}
+
+struct stmt *
+stmt_ref(struct stmt *st)
+{
+	st->refs++;
+	return st;
+}
+
+void
+stmt_unref(struct stmt *st)
+{
+	if (!st || --st->refs > 0)
+		return;
+	if (st->plan)
+		plan_entry_unref(st->plan);
+	free(st->types);
+	free(st);
+}
+
+const struct plan *
+stmt_plan(struct session *s, struct stmt *st)
+{
+	struct plan_entry *e = session_plan(s, st->text);
+	if (st->plan)
+		plan_entry_unref(st->plan);
+	st->plan = e;
+	return e->plan;
+}
+
+static struct parsing *
+parsing_new(struct stmt *st, bool of_client, struct span name)
+{
+	struct parsing *p = xmalloc(sizeof *p + name.n + 1);
+	p->stmt = stmt_ref(st);
+	p->of_client = of_client;
+	p->len = name.n;
+	if (name.n)
+		memcpy(p->name, name.p, name.n);
+	return p;
+}
+
+void
+group_parse_ended(struct leg *l, void *ref, bool ok, bool sent)
+{
+	struct parsing *p = ref;
+	struct session *s = l->session;
+	if (!p)
+		return;
+	if (!ok && sent && l->server) {
+		if (p->len == 0 && stmt_id_eq(l->server->has.unnamed, p->stmt->id))
+			l->server->has.unnamed = (struct stmt_id){0, 0};
+		else if (p->len > 0)
+			stmt_set_remove(&l->server->has.stmts, p->stmt->id);
+	}
+	if (!ok && p->of_client) {
+		if (p->len == 0) {
+			if (s->unnamed == p->stmt) {
+				stmt_unref(s->unnamed);
+				s->unnamed = NULL;
+			}
+		} else if (names_get(&s->stmts, span_of(p->name, p->len)) == p->stmt) {
+			stmt_unref(names_take(&s->stmts, span_of(p->name, p->len)));
+		}
+	}
+	stmt_unref(p->stmt);
+	free(p);
+}
+
+static struct stmt *
+find_stmt(const struct session *s, struct span name)
+{
+	return name.n == 0 ? s->unnamed : names_get(&s->stmts, name);
+}
+
+/* --- looking at a group --- */
+
+struct group {
+	size_t bytes;   /* of whole messages */
+	int n;
+	char end;       /* S, H, or 0: more is to come */
+	bool read_only; /* all its statements are */
+	bool only_begin, only_end; /* all it executes is BEGIN, or COMMIT or ROLLBACK */
+	const struct plan *plan;   /* of the last statement named */
+	struct stmt *stmt;
+	int shard;
+	bool has_shard;
+};
+
+/* The group's extent. RC_AGAIN: it is not whole yet. */
+static enum rc
+measure(struct session *s, struct group *g)
+{
+	struct span rx = conn_rx(&s->conn);
+	struct wire_head h;
+	while (wire_peek(rx.p + g->bytes, rx.n - g->bytes, INT32_MAX - 8, &h) == WIRE_OK && strchr("PBDECSH", h.type)) {
+		if (h.total > rx.n - g->bytes) {
+			if (h.total > s->cfg->max_packet_size)
+				return g->n > 0 ? RC_OK : RC_AGAIN; /* refused when its turn comes */
+			if (g->bytes > GROUP_MAX_BYTES)
+				return RC_OK;
+			conn_rx_expect(&s->conn, g->bytes + (size_t)h.total);
+			return RC_AGAIN;
+		}
+		g->bytes += (size_t)h.total;
+		g->n++;
+		if (h.type == 'S' || h.type == 'H') {
+			g->end = h.type;
+			return RC_OK;
+		}
+		if (g->bytes > GROUP_MAX_BYTES)
+			return RC_OK;
+	}
+	/* Something else stands behind it (a Query before the Sync, a Terminate): what there is goes. */
+	if (rx.n - g->bytes >= WIRE_HEAD_BYTES)
+		return g->n > 0 ? RC_OK : RC_AGAIN;
+	return RC_AGAIN;
+}
+
+static bool
+next(struct session *s, size_t *at, const struct group *g, struct wire_msg *m)
+{
+	struct span rx = conn_rx(&s->conn);
+	if (*at >= g->bytes || wire_take(rx.p + *at, rx.n - *at, INT32_MAX - 8, m) != WIRE_OK)
+		return false;
+	*at += m->len + WIRE_HEAD_BYTES;
+	return true;
+}
+
+/* A Parse of this group by that name, looked for from the group's beginning to *before*. */
+static struct stmt *
+parsed_here(struct stmt **made, const struct span *names, int n, struct span name)
+{
+	for (int i = n; i-- > 0;)
+		if (span_eq(names[i], name))
+			return made[i];
+	return NULL;
+}
+
+struct look {
+	struct stmt **made; /* of the group's Parse messages, in order */
+	struct span *names;
+	int n, cap;
+};
+
+static void
+look_add(struct look *k, struct span name, struct stmt *st)
+{
+	if (k->n == k->cap) {
+		k->cap = k->cap ? k->cap * 2 : 8;
+		k->made = xrealloc(k->made, (size_t)k->cap * sizeof(struct stmt *));
+		k->names = xrealloc(k->names, (size_t)k->cap * sizeof *k->names);
+	}
+	k->names[k->n] = name;
+	k->made[k->n++] = st;
+}
+
+static void
+look_fini(struct look *k)
+{
+	for (int i = 0; i < k->n; i++)
+		stmt_unref(k->made[i]);
+	free(k->made);
+	free(k->names);
+}
+
+/* Where a Bind's statement must run, on a sharded database. */
+static enum route_status
+route_bind(struct session *s, struct group *g, struct stmt *st, const struct plan *p, const struct msg_bind *b, struct diag *d)
+{
+	struct route_param params[64];
+	struct msg_values it = msg_bind_params(b);
+	struct msg_value v;
+	int n = 0;
+	while (n < (int)ARRAY_LEN(params) && msg_value_next(&it, &v)) {
+		params[n] = (struct route_param){
+		    .data = v.bytes.p,
+		    .len = v.is_null ? -1 : (int32_t)v.bytes.n,
+		    .format = (int16_t)msg_format(b->formats, b->n_formats, (unsigned)n),
+		    .type_oid = (unsigned)n < st->n_types ? st->types[n] : 0,
+		};
+		n++;
+	}
+	struct target_set t;
+	target_clear(&t);
+	struct route_values values = {.sql = st->text.p, .scan = &s->env->scan, .params = params, .n_params = n, .utf8 = true};
+	enum route_status r = route_resolve(p, &values, s->tenant->db, g->has_shard ? g->shard : s->leg.server ? s->leg.shard : -1, &t, d);
+	if (r != ROUTED)
+		return r;
+	int shard = target_first(&t);
+	if (t.count > 1 || (g->has_shard && g->shard != shard) || (s->leg.server && s->leg.shard != shard)) {
+		diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "pgspan does not run statements over several shards yet");
+		diag_hint(d, "Name one value of the shard key in the statement.");
+		return ROUTED_REFUSED;
+	}
+	g->shard = shard;
+	g->has_shard = true;
+	return ROUTED;
+}
+
+static enum route_status
+look_at(struct session *s, struct group *g, struct look *k, struct diag *d)
+{
+	struct wire_msg m;
+	size_t at = 0;
+	bool begin = false, end = false, other = false;
+	g->read_only = true;
+	while (next(s, &at, g, &m)) {
+		struct msg_parse p;
+		struct msg_bind b;
+		struct msg_target t;
+		struct span name = SPAN_NONE;
+		struct stmt *st = NULL;
+		bool bound = false;
+		if (m.type == 'P' && msg_get_parse(&m, &p)) {
+			st = stmt_new(p.query, &p);
+			look_add(k, p.name, st);
+			name = p.name;
+		} else if (m.type == 'B' && msg_get_bind(&m, &b)) {
+			name = b.statement;
+			bound = true;
+		} else if (m.type == 'D' && msg_get_target(&m, &t) && t.kind == 'S') {
+			name = t.name;
+		} else if (m.type == 'C' || m.type == 'S' || m.type == 'H' || m.type == 'E' || m.type == 'D') {
+			continue;
+		} else {
+			g->read_only = false; /* malformed: PostgreSQL says so */
+			other = true;
+			continue;
+		}
+		if (!st)
+			st = parsed_here(k->made, k->names, k->n, name);
+		if (!st)
+			st = find_stmt(s, name);
+		if (!st) {
+			g->read_only = false;
+			other = true;
+			continue;
+		}
+		const struct plan *plan = stmt_plan(s, st);
+		g->plan = plan;
+		g->stmt = st;
+		if (!(plan->flags & PLAN_READ_ONLY))
+			g->read_only = false;
+		bool chain = (plan->flags & PLAN_CHAIN) != 0;
+		begin |= plan->kind == STMT_BEGIN;
+		end |= (plan->kind == STMT_COMMIT || plan->kind == STMT_ROLLBACK) && !chain;
+		other |= plan->kind != STMT_BEGIN && ((plan->kind != STMT_COMMIT && plan->kind != STMT_ROLLBACK) || chain);
+		if (bound && s->tenant->db->sharded && route_bind(s, g, st, plan, &b, d) != ROUTED)
+			return ROUTED_REFUSED;
+	}
+	g->only_begin = begin && !end && !other && g->end == 'S';
+	g->only_end = end && !begin && !other && g->end == 'S';
+	return ROUTED;
+}
+
+/* --- answering here --- */
+
+/* A group that only begins, or only ends a block that no server knows: answered as PostgreSQL would. */
+static void
+answer_here(struct session *s, struct group *g)
+{
+	struct wire_msg m;
+	struct wbuf w = {0};
+	size_t at = 0;
+	bool executed = false, failed = s->tx == TX_HELD_FAILED;
+	struct plan_entry *plan = g->stmt->plan;
+	struct stmt *st = g->stmt;
+	while (next(s, &at, g, &m)) {
+		struct msg_parse p;
+		struct msg_target t;
+		switch (m.type) {
+		case 'P':
+			if (!msg_get_parse(&m, &p))
+				break;
+			if (p.name.n == 0) {
+				stmt_unref(s->unnamed);
+				s->unnamed = stmt_new(p.query, &p);
+			} else {
+				stmt_unref(names_put(&s->stmts, p.name, stmt_new(p.query, &p)));
+			}
+			wbuf_bytes(&w, "1\0\0\0\4", 5);
+			break;
+		case 'B':
+			wbuf_bytes(&w, "2\0\0\0\4", 5);
+			break;
+		case 'C':
+			if (msg_get_target(&m, &t) && t.kind == 'S' && t.name.n > 0)
+				stmt_unref(names_take(&s->stmts, t.name));
+			wbuf_bytes(&w, "3\0\0\0\4", 5);
+			break;
+		case 'D':
+			if (msg_get_target(&m, &t) && t.kind == 'S')
+				wbuf_bytes(&w, "t\0\0\0\6\0\0", 7);
+			wbuf_bytes(&w, "n\0\0\0\4", 5);
+			break;
+		case 'E': {
+			const char *tag;
+			if (g->only_begin) {
+				if (!executed)
+					txn_begin_held(s, plan->plan, st->text);
+				/* The tag repeats the statement's first word, and a text's shape begins with it. */
+				const char *c = st->text.p;
+				size_t n = st->text.n;
+				while (n > 0 && (*c == ' ' || *c == '\n' || *c == '\t' || *c == ';'))
+					c++, n--;
+				tag = n >= 5 && strncasecmp(c, "start", 5) == 0 ? "START TRANSACTION" : "BEGIN";
+			} else {
+				tag = plan->plan->kind == STMT_COMMIT && !failed ? "COMMIT" : "ROLLBACK";
+				txn_forget_held(s);
+				s->tx = TX_IDLE;
+			}
+			executed = true;
+			msg_put_command_complete(&w, tag);
+			break;
+		}
+		case 'S':
+			msg_put_ready_for_query(&w, session_status(s));
+			break;
+		default:
+			break;
+		}
+	}
+	session_put(s, &w);
+	conn_rx_consume(&s->conn, g->bytes);
+}
+
+/* Whether answer_here() can: no name that exists already is parsed again, each Execute runs once. */
+static bool
+can_answer_here(struct session *s, const struct group *g, const struct look *k)
+{
+	bool idle_begin = g->only_begin && s->tx == TX_IDLE && s->tenant->db->set.pool_mode == POOL_MODE_TRANSACTION;
+	bool held_end = g->only_end && (s->tx == TX_HELD || s->tx == TX_HELD_FAILED);
+	if (s->leg.server || !(idle_begin || held_end))
+		return false;
+	int executes = 0;
+	size_t at = 0;
+	struct wire_msg m;
+	struct span rx = conn_rx(&s->conn);
+	(void)rx;
+	while (next(s, &at, g, &m))
+		executes += m.type == 'E';
+	for (int i = 0; i < k->n; i++)
+		if (k->names[i].n > 0 && names_get(&s->stmts, k->names[i]))
+			return false;
+	return executes <= 1;
+}
+
+/* --- sending --- */
+
+static void
+send_copy(struct leg *l, struct wbuf *w)
+{
+	conn_send_copy(&l->server->conn, w->p, w->n);
+	wbuf_fini(w);
+}
+
+static void
+send_whole(struct leg *l, const struct wire_msg *m)
+{
+	conn_send_ref(&l->server->conn, span_of((const char *)m->body - WIRE_HEAD_BYTES, m->len + WIRE_HEAD_BYTES));
+}
+
+/* The server is about to hold the statement under our name. */
+static void
+will_have(struct leg *l, struct stmt *st)
+{
+	struct stmt_id gone;
+	if (!stmt_set_add(&l->server->has.stmts, st->id, STATEMENTS_PER_SERVER, &gone))
+		return;
+	struct wbuf w = {0};
+	char name[STMT_NAME_BYTES];
+	msg_put_close(&w, 'S', span_of(name, stmt_id_name(gone, name)));
+	send_copy(l, &w);
+	replies_push(&l->server->replies, REPLY_CLOSE, REPLY_SKIP, NULL);
+}
+
+/* Makes sure that the server has the statement (the unnamed one: as its unnamed one). */
+static void
+ensure(struct leg *l, struct stmt *st, bool unnamed)
+{
+	struct server *sv = l->server;
+	struct wbuf w = {0};
+	char name[STMT_NAME_BYTES];
+	struct span n = SPAN_NONE;
+	if (unnamed ? stmt_id_eq(sv->has.unnamed, st->id) : stmt_set_has(&sv->has.stmts, st->id))
+		return;
+	if (unnamed) {
+		sv->has.unnamed = st->id;
+	} else {
+		will_have(l, st);
+		n = span_of(name, stmt_id_name(st->id, name));
+	}
+	msg_put_parse(&w, n, st->text, st->types, st->n_types);
+	send_copy(l, &w);
+	replies_push(&sv->replies, REPLY_PARSE, REPLY_SKIP, parsing_new(st, false, unnamed ? SPAN_NONE : n));
+}
+
+static void
+send_parse(struct session *s, const struct wire_msg *m, const struct msg_parse *p)
+{
+	struct leg *l = &s->leg;
+	struct replies *q = &l->server->replies;
+	struct stmt *st = stmt_new(p->query, p);
+	struct wbuf w = {0};
+	char name[STMT_NAME_BYTES];
+	if (p->name.n == 0) {
+		stmt_unref(s->unnamed);
+		s->unnamed = stmt_ref(st);
+		l->server->has.unnamed = st->id;
+		replies_push(q, REPLY_PARSE, REPLY_FORWARD, parsing_new(st, true, SPAN_NONE));
+		send_whole(l, m);
+	} else if (names_get(&s->stmts, p->name)) {
+		/* Twice under the client's own name: the second gets PostgreSQL's 42P05. */
+		l->server->has.unclean = true;
+		send_whole(l, m);
+		replies_push(q, REPLY_PARSE, REPLY_SKIP, NULL);
+		send_whole(l, m);
+		replies_push(q, REPLY_PARSE, REPLY_FORWARD, NULL);
+	} else {
+		names_put(&s->stmts, p->name, stmt_ref(st));
+		if (stmt_set_has(&l->server->has.stmts, st->id)) {
+			replies_push(q, REPLY_PARSE, REPLY_FAKE, parsing_new(st, true, p->name));
+		} else {
+			will_have(l, st);
+			msg_put_parse_head(&w, p, span_of(name, stmt_id_name(st->id, name)));
+			send_copy(l, &w);
+			conn_send_ref(&l->server->conn, p->rest);
+			replies_push(q, REPLY_PARSE, REPLY_FORWARD, parsing_new(st, true, p->name));
+		}
+	}
+	stmt_unref(st);
+}
+
+static void
+bind_portal(struct session *s, struct span portal, struct stmt *st)
+{
+	if (portal.n == 0) {
+		stmt_unref(s->portal);
+		s->portal = st ? stmt_ref(st) : NULL;
+	} else if (st) {
+		stmt_unref(names_put(&s->portals, portal, stmt_ref(st)));
+	}
+}
+
+static void
+send_bind(struct session *s, const struct wire_msg *m, const struct msg_bind *b)
+{
+	struct leg *l = &s->leg;
+	struct stmt *st = find_stmt(s, b->statement);
+	struct wbuf w = {0};
+	char name[STMT_NAME_BYTES];
+	bind_portal(s, b->portal, st);
+	if (!st) {
+		if (b->statement.n == 0) {
+			/* The server's unnamed statement may be another's: it must not run. */
+			msg_put_close(&w, 'S', SPAN_NONE);
+			send_copy(l, &w);
+			replies_push(&l->server->replies, REPLY_CLOSE, REPLY_SKIP, NULL);
+			l->server->has.unnamed = (struct stmt_id){0, 0};
+		}
+		send_whole(l, m);
+	} else {
+		ensure(l, st, b->statement.n == 0);
+		if (b->statement.n == 0) {
+			send_whole(l, m);
+		} else {
+			msg_put_bind_head(&w, b, b->portal, span_of(name, stmt_id_name(st->id, name)));
+			send_copy(l, &w);
+			conn_send_ref(&l->server->conn, b->rest);
+		}
+	}
+	replies_push(&l->server->replies, REPLY_BIND, REPLY_FORWARD, NULL);
+}
+
+static void
+send_describe(struct session *s, const struct wire_msg *m, const struct msg_target *t)
+{
+	struct leg *l = &s->leg;
+	if (t->kind != 'S') {
+		send_whole(l, m);
+		replies_push(&l->server->replies, REPLY_DESCRIBE_PORTAL, REPLY_FORWARD, NULL);
+		return;
+	}
+	struct stmt *st = find_stmt(s, t->name);
+	if (st)
+		ensure(l, st, t->name.n == 0);
+	if (st && t->name.n > 0) {
+		struct wbuf w = {0};
+		char name[STMT_NAME_BYTES];
+		msg_put_describe(&w, 'S', span_of(name, stmt_id_name(st->id, name)));
+		send_copy(l, &w);
+	} else {
+		send_whole(l, m);
+	}
+	replies_push(&l->server->replies, REPLY_DESCRIBE_STATEMENT, REPLY_FORWARD, NULL);
+}
+
+static void
+send_execute(struct session *s, const struct wire_msg *m, struct span portal)
+{
+	struct leg *l = &s->leg;
+	struct stmt *st = portal.n == 0 ? s->portal : names_get(&s->portals, portal);
+	struct effect *e = NULL;
+	if (st) {
+		const struct plan *p = stmt_plan(s, st);
+		e = effect_new(st->plan, st->text);
+		if ((p->kind == STMT_DEALLOCATE || p->kind == STMT_DISCARD) && !p->name) {
+			names_clear(&s->stmts, (void (*)(void *))stmt_unref);
+			stmt_set_clear(&l->server->has.stmts);
+			l->server->has.unnamed = (struct stmt_id){0, 0};
+		}
+		if (p->pins)
+			l->server->has.unclean = true;
+	}
+	send_whole(l, m);
+	replies_push(&l->server->replies, REPLY_EXECUTE, REPLY_FORWARD, e);
+}
+
+static void
+send_close(struct session *s, const struct wire_msg *m, const struct msg_target *t)
+{
+	struct leg *l = &s->leg;
+	struct replies *q = &l->server->replies;
+	struct stmt *st = t->kind == 'S' && t->name.n > 0 ? names_take(&s->stmts, t->name) : NULL;
+	if (st) {
+		stmt_unref(st);
+		replies_push(q, REPLY_CLOSE, REPLY_FAKE, NULL);
+		return;
+	}
+	if (t->kind == 'S' && t->name.n == 0) {
+		stmt_unref(s->unnamed);
+		s->unnamed = NULL;
+		l->server->has.unnamed = (struct stmt_id){0, 0};
+	}
+	send_whole(l, m);
+	replies_push(q, REPLY_CLOSE, REPLY_FORWARD, NULL);
+}
+
+/* Sends the group. False: a message is malformed, the connection is over. */
+static bool
+send_group(struct session *s, const struct group *g)
+{
+	struct leg *l = &s->leg;
+	struct wire_msg m;
+	size_t at = 0;
+	while (next(s, &at, g, &m)) {
+		struct msg_parse p;
+		struct msg_bind b;
+		struct msg_target t;
+		struct msg_execute e;
+		bool ok = true;
+		if (m.type != 'S')
+			l->unsynced = true;
+		switch (m.type) {
+		case 'P':
+			ok = msg_get_parse(&m, &p);
+			if (ok)
+				send_parse(s, &m, &p);
+			break;
+		case 'B':
+			ok = msg_get_bind(&m, &b);
+			if (ok)
+				send_bind(s, &m, &b);
+			break;
+		case 'D':
+			ok = msg_get_target(&m, &t);
+			if (ok)
+				send_describe(s, &m, &t);
+			break;
+		case 'E':
+			ok = msg_get_execute(&m, &e);
+			if (ok)
+				send_execute(s, &m, e.portal);
+			break;
+		case 'C':
+			ok = msg_get_target(&m, &t);
+			if (ok)
+				send_close(s, &m, &t);
+			break;
+		case 'S':
+			l->unsynced = false;
+			send_whole(l, &m);
+			replies_push(&l->server->replies, REPLY_SYNC, REPLY_FORWARD, NULL);
+			break;
+		case 'H':
+			send_whole(l, &m);
+			break;
+		default:
+			break;
+		}
+		if (!ok) {
+			struct diag d;
+			diag_clear(&d);
+			diag_set(&d, SQLSTATE_PROTOCOL_VIOLATION, "invalid message format");
+			session_fatal(s, &d);
+			return false;
+		}
+	}
+	if (conn_flush(&l->server->conn) == RC_FAIL)
+		l->lost = true;
+	leg_save(l, span_of(conn_rx(&s->conn).p, g->bytes));
+	conn_rx_consume(&s->conn, g->bytes);
+	return true;
+}
+
+/* --- the way in --- */
+
+/* A Sync with nothing before it, or behind an error of pgspan's own. */
+static enum rc
+lone_sync(struct session *s)
+{
+	struct leg *l = &s->leg;
+	struct wbuf w = {0};
+	if (s->skip_to_sync && !leg_is_quiet(s) && !l->unsynced)
+		return RC_AGAIN;
+	s->skip_to_sync = false;
+	if (l->server && (l->unsynced || s->tx == TX_OPEN || !leg_is_quiet(s))) {
+		conn_send_copy(&l->server->conn, MSG_SYNC.p, MSG_SYNC.n);
+		replies_push(&l->server->replies, REPLY_SYNC, REPLY_FORWARD, NULL);
+		l->unsynced = false;
+		if (conn_flush(&l->server->conn) == RC_FAIL)
+			l->lost = true;
+	} else {
+		msg_put_ready_for_query(&w, session_status(s));
+		session_put(s, &w);
+	}
+	conn_rx_consume(&s->conn, WIRE_HEAD_BYTES);
+	return RC_OK;
+}
+
+static enum rc
+refuse(struct session *s, const struct diag *d)
+{
+	/* Answers to what was sent before come first. */
+	if (!leg_is_quiet(s)) {
+		conn_send_copy(&s->leg.server->conn, MSG_FLUSH.p, MSG_FLUSH.n);
+		if (conn_flush(&s->leg.server->conn) == RC_FAIL)
+			s->leg.lost = true;
+		return RC_AGAIN;
+	}
+	session_error(s, d, true);
+	return RC_OK;
+}
+
+static enum rc
+with_group(struct session *s, struct group *g, struct look *k)
+{
+	struct leg *l = &s->leg;
+	struct diag d;
+	diag_clear(&d);
+	if (look_at(s, g, k, &d) != ROUTED)
+		return refuse(s, &d);
+	if (g->n == 1 && g->end == 'H' && !l->server) {
+		conn_rx_consume(&s->conn, WIRE_HEAD_BYTES);
+		return RC_OK;
+	}
+	if (can_answer_here(s, g, k)) {
+		answer_here(s, g);
+		return RC_OK;
+	}
+	if (s->tx == TX_HELD_FAILED) {
+		diag_set(&d, SQLSTATE_IN_FAILED_TRANSACTION, "current transaction is aborted, commands ignored until end of transaction block");
+		return refuse(s, &d);
+	}
+	/* What runs on a replica goes on there; a write must wait for the primary. */
+	if (l->server && l->number > 0 && !g->read_only && s->tx != TX_OPEN) {
+		if (!leg_is_quiet(s) || l->unsynced) {
+			if (l->unsynced && leg_is_quiet(s)) {
+				diag_set(&d, SQLSTATE_FEATURE_NOT_SUPPORTED, "a write follows a read that runs on a replica before the Sync");
+				diag_hint(&d, "Send a Sync between them, or use a transaction block.");
+				return refuse(s, &d);
+			}
+			return RC_AGAIN;
+		}
+		leg_settle(s);
+	}
+	if (!l->server) {
+		/* What is left open by a Flush may be followed by a write: only groups that end with Sync go to a replica. */
+		bool read = g->read_only && g->end == 'S' && (g->plan != NULL);
+		l->shard = g->has_shard ? g->shard : 0;
+		enum rc rc = leg_attach(s, l->shard, leg_choose(s, read), &d);
+		if (rc == RC_FAIL)
+			return refuse(s, &d);
+		if (rc != RC_OK)
+			return rc;
+	}
+	return send_group(s, g) ? RC_OK : RC_AGAIN;
+}
+
+enum rc
+group_process(struct session *s)
+{
+	struct leg *l = &s->leg;
+	struct group g = {0};
+	struct look k = {0};
+	struct span rx = conn_rx(&s->conn);
+	if (l->copy_in && (rx.p[0] == 'S' || rx.p[0] == 'H')) {
+		conn_rx_consume(&s->conn, WIRE_HEAD_BYTES); /* the server ignores them while it copies in */
+		return RC_OK;
+	}
+	if (rx.p[0] == 'S')
+		return lone_sync(s);
+	if (measure(s, &g) != RC_OK)
+		return RC_AGAIN;
+	enum rc rc = with_group(s, &g, &k);
+	look_fini(&k);
+	return rc;
+}

@@ -1,0 +1,588 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* leg - a session's hold on a server.
+ *
+ *   none ── leg_attach ──► waiting ──► linking (settings differ: one round trip) ──► linked ── leg_settle ──► none
+ *                             └──────────────────────────────────────────────────────►┘
+ *
+ * Linking also opens a held BEGIN on the server, as Parse, Bind, Execute without Sync: should it fail, PostgreSQL ignores all
+ * up to the next Sync, a simple Query included, so nothing can run outside the block that the client asked for.
+ *
+ * The leg stays while anything is owed, a block or an implicit transaction is open, or the session is pinned. Giving
+ * it back is decided in leg_settle(), never inside the relay: its bytes are still being looked at there. */
+#include "session_int.h"
+
+#include "pgspan/janitor.h"
+#include "pgspan/log.h"
+#include "pgspan/sqlstate.h"
+
+#define SAVED_MAX 65536 /* bytes of a read that are kept to be run elsewhere */
+
+static const struct relay_ops relay_ops;
+static const struct server_ops server_ops;
+static char begin_mark[1]; /* ref of the injected BEGIN's entries */
+
+static void
+on_waiter_ready(struct pool_waiter *w, enum rc rc, struct server *sv, const struct diag *d);
+
+void
+leg_init(struct leg *l)
+{
+	l->waiter.on_ready = on_waiter_ready;
+}
+
+bool
+leg_is_quiet(const struct session *s)
+{
+	const struct leg *l = &s->leg;
+	return !l->server || (replies_empty(&l->server->replies) && relay_is_between(&l->relay));
+}
+
+int
+leg_choose(struct session *s, bool read_only)
+{
+	const struct database_config *db = s->tenant->db;
+	if (!read_only || db->shards[s->leg.shard].n_servers == 1 || db->set.pool_mode == POOL_MODE_SESSION || s->pins != 0)
+		return 0;
+	if (s->tx == TX_HELD && !s->begin_read_only)
+		return 0;
+	return tenant_pick_read(s->tenant, s->leg.shard, session_now_ms(s));
+}
+
+/* --- linking --- */
+
+static void
+inject(struct leg *l, struct span sql, void *ref)
+{
+	struct wbuf w = {0};
+	struct server *sv = l->server;
+	msg_put_parse(&w, SPAN_NONE, sql, NULL, 0);
+	msg_put_bind_text(&w, SPAN_NONE, SPAN_NONE, NULL, 0);
+	msg_put_execute(&w, SPAN_NONE, 0);
+	conn_send_copy(&sv->conn, w.p, w.n);
+	wbuf_fini(&w);
+	replies_push(&sv->replies, REPLY_PARSE, REPLY_SKIP, ref);
+	replies_push(&sv->replies, REPLY_BIND, REPLY_SKIP, ref);
+	replies_push(&sv->replies, REPLY_EXECUTE, REPLY_SKIP, ref);
+	sv->has.unnamed = (struct stmt_id){0, 0};
+	l->unsynced = true;
+}
+
+/* The server has the session's settings: the held block may begin there. */
+static void
+linked(struct leg *l)
+{
+	struct session *s = l->session;
+	if (s->tx != TX_HELD)
+		return;
+	inject(l, span_str(s->begin_sql), begin_mark);
+	s->tx = TX_OPEN;
+	txn_forget_held(s);
+}
+
+static void
+send_settings(struct leg *l)
+{
+	struct session *s = l->session;
+	struct wbuf sql = {0}, w = {0};
+	if (l->server->has.settings != 0)
+		wbuf_bytes(&sql, "RESET ALL;", 10);
+	/* Role and authorization are not reset by RESET ALL; a server that had them is unclean and never comes here. */
+	for (struct dlist *i = s->settings.next; i != &s->settings; i = i->next) {
+		const struct setting *g = container_of(i, struct setting, link);
+		wbuf_bytes(&sql, g->sql, strlen(g->sql));
+		wbuf_bytes(&sql, "\n;", 2);
+	}
+	if (sql.n == 0)
+		wbuf_bytes(&sql, ";", 1);
+	msg_put_query(&w, span_of(sql.p, sql.n));
+	conn_send_copy(&l->server->conn, w.p, w.n);
+	wbuf_fini(&sql);
+	wbuf_fini(&w);
+	replies_push(&l->server->replies, REPLY_QUERY, REPLY_SKIP, NULL);
+	l->server->has.settings = UINT64_MAX; /* until it has succeeded */
+	l->server->has.unnamed = (struct stmt_id){0, 0};
+	l->linking = true;
+	(void)conn_flush(&l->server->conn); /* if it broke, input tells */
+}
+
+static enum rc
+take_server(struct leg *l, struct server *sv)
+{
+	struct session *s = l->session;
+	ev_timer_stop(s->env->loop->ev, &s->timer);
+	l->server = sv;
+	sv->ops = &server_ops;
+	sv->user = l;
+	relay_init(&l->relay, sv, &s->conn, &relay_ops);
+	l->copy_in = l->unsynced = l->lost = l->need_sync = l->said_fatal = l->answers_begin = false;
+	wbuf_clear(&l->saved);
+	if (sv->has.settings != s->settings_hash) {
+		send_settings(l);
+		return RC_AGAIN;
+	}
+	linked(l);
+	return RC_OK;
+}
+
+enum rc
+leg_attach(struct session *s, int shard, int number, struct diag *d)
+{
+	struct leg *l = &s->leg;
+	struct server *sv;
+	assert(!l->server && !l->waiter.pool);
+	if (l->failed) {
+		l->failed = false;
+		*d = l->failure;
+		return RC_FAIL;
+	}
+	l->shard = shard;
+	l->number = number;
+	if (pool_acquire(tenant_pool(s->tenant, shard, number), &l->waiter, &sv) == RC_OK)
+		return take_server(l, sv);
+	int64_t ms = s->tenant->db->set.query_wait_timeout_ms;
+	if (ms > 0) {
+		ev_timer_set(&s->timer, (double)ms / 1000., 0.);
+		ev_timer_start(s->env->loop->ev, &s->timer);
+	}
+	return RC_AGAIN;
+}
+
+static void
+go_on(struct session *s)
+{
+	if (s->state == SESSION_WELCOME)
+		login_welcome(s);
+	session_process(s);
+}
+
+static void
+on_waiter_ready(struct pool_waiter *w, enum rc rc, struct server *sv, const struct diag *d)
+{
+	struct leg *l = container_of(w, struct leg, waiter);
+	struct session *s = session_checked(l->session);
+	if (rc == RC_OK) {
+		tenant_server_ok(s->tenant, l->shard, l->number);
+		if (take_server(l, sv) == RC_OK)
+			go_on(s);
+		return;
+	}
+	ev_timer_stop(s->env->loop->ev, &s->timer);
+	tenant_server_failed(s->tenant, l->shard, l->number, session_now_ms(s));
+	if (l->number == 0) {
+		l->failed = true;
+		l->failure = *d;
+		diag_hint(&l->failure, "Is the server %s up, and may this user log in there?",
+		    s->tenant->db->shards[l->shard].servers[l->number].label);
+	}
+	go_on(s); /* a read chooses another server */
+}
+
+void
+leg_wait_timeout(struct session *s)
+{
+	struct leg *l = &s->leg;
+	if (!l->waiter.pool)
+		return;
+	pool_cancel(&l->waiter);
+	l->failed = true;
+	diag_clear(&l->failure);
+	diag_set(&l->failure, SQLSTATE_TOO_MANY_CONNECTIONS, "no server connection was free within query_wait_timeout");
+	diag_hint(&l->failure, "Raise default_pool_size, or look for clients that keep transactions open.");
+	go_on(s);
+}
+
+void
+leg_cancel_wait(struct session *s)
+{
+	pool_cancel(&s->leg.waiter);
+	ev_timer_stop(s->env->loop->ev, &s->timer);
+}
+
+/* --- the relay's side --- */
+
+static struct session *
+session_of(struct relay *r)
+{
+	return container_of(r, struct leg, relay)->session;
+}
+
+static void
+on_ended(struct relay *r, const struct reply *e, bool ok)
+{
+	struct leg *l = container_of(r, struct leg, relay);
+	if (e->ref == begin_mark) {
+		if (!ok)
+			l->answers_begin = true;
+		return;
+	}
+	switch (e->kind) {
+	case REPLY_PARSE:
+		group_parse_ended(l, e->ref, ok, e->action != REPLY_FAKE);
+		break;
+	case REPLY_CLOSE:
+		if (!ok && e->action == REPLY_SKIP && l->server)
+			l->server->has.unclean = true; /* it still holds what it should have closed */
+		break;
+	case REPLY_EXECUTE:
+		effect_free(e->ref);
+		break;
+	case REPLY_QUERY:
+		effect_free(e->ref);
+		if (!ok && e->action == REPLY_FORWARD)
+			l->need_sync = true;
+		break;
+	default:
+		break;
+	}
+}
+
+static void
+on_fake(struct relay *r, const struct reply *e, struct wbuf *out)
+{
+	struct leg *l = container_of(r, struct leg, relay);
+	struct span s = e->kind == REPLY_CLOSE ? MSG_CLOSE_COMPLETE : MSG_PARSE_COMPLETE;
+	wbuf_bytes(out, s.p, s.n);
+	if (e->kind == REPLY_PARSE)
+		group_parse_ended(l, e->ref, true, false);
+}
+
+static void
+on_command(struct relay *r, struct span tag)
+{
+	struct session *s = session_of(r);
+	const struct reply *head = replies_head(&r->server->replies);
+	(void)tag;
+	if (head && head->ref && (head->kind == REPLY_QUERY || head->kind == REPLY_EXECUTE))
+		txn_command(s, head->ref);
+}
+
+static bool
+on_error(struct relay *r, const struct wire_msg *m, bool mine)
+{
+	struct leg *l = container_of(r, struct leg, relay);
+	struct session *s = l->session;
+	struct span severity;
+	bool fatal = msg_error_field(m, 'V', &severity) && !span_eq_str(severity, "ERROR");
+	s->failed_now = true;
+	l->copy_in = false;
+	if (l->linking) {
+		/* In the session's state WELCOME a setting of the start-up packet is bad; later, one that was good has become bad. */
+		struct span code, message, hint;
+		diag_clear(&l->failure);
+		char state[6] = "XX000";
+		if (msg_error_field(m, 'C', &code) && code.n == 5)
+			memcpy(state, code.p, 5);
+		if (msg_error_field(m, 'M', &message))
+			diag_set(&l->failure, state, "%.*s", (int)message.n, message.p);
+		if (msg_error_field(m, 'H', &hint))
+			diag_hint(&l->failure, "%.*s", (int)hint.n, hint.p);
+		l->failed = true;
+		return false;
+	}
+	if (fatal) {
+		if (!replies_head(&r->server->replies) && s->tx == TX_IDLE)
+			return false; /* it ends while it does nothing for us: that costs nobody anything */
+		if (l->saved.n > 0 && !r->forwarded)
+			return false; /* the read will run elsewhere */
+		l->said_fatal = true;
+		return true;
+	}
+	if (l->answers_begin) {
+		l->answers_begin = false;
+		s->tx = TX_IDLE;
+		return true;
+	}
+	return !mine;
+}
+
+static bool
+on_parameter(struct relay *r, struct span name, struct span value, bool mine)
+{
+	struct leg *l = container_of(r, struct leg, relay);
+	struct session *s = l->session;
+	(void)value;
+	if (s->state == SESSION_WELCOME) {
+		for (int i = 0; i < TENANT_PARAMETERS; i++)
+			if (span_eq_str(name, tenant_parameters[i]))
+				l->reported |= 1u << i;
+		return true;
+	}
+	return !mine; /* what linking brings about the client knows already */
+}
+
+static void
+on_copy_in(struct relay *r)
+{
+	struct leg *l = container_of(r, struct leg, relay);
+	l->copy_in = true;
+	replies_copy_in(&r->server->replies);
+}
+
+static char
+on_ready(struct relay *r, char status, bool mine)
+{
+	struct leg *l = container_of(r, struct leg, relay);
+	struct session *s = l->session;
+	l->copy_in = false;
+	if (l->linking && replies_empty(&r->server->replies)) {
+		l->linking = false;
+		s->failed_now = false;
+		if (!l->failed) {
+			r->server->has.settings = s->settings_hash;
+			linked(l);
+		}
+		return status;
+	}
+	if (!mine)
+		txn_ready(s, status);
+	return status;
+}
+
+static const struct relay_ops relay_ops = {on_ended, on_fake, on_command, on_error, on_parameter, on_copy_in, on_ready};
+
+/* --- giving back --- */
+
+/* The entries that will never be answered. */
+static void
+drop_replies(struct leg *l)
+{
+	struct replies *q = &l->server->replies;
+	while (!replies_empty(q)) {
+		struct reply e = *replies_head(q);
+		replies_pop(q);
+		on_ended(&l->relay, &e, false);
+	}
+}
+
+static void
+lost(struct session *s)
+{
+	struct leg *l = &s->leg;
+	bool was_linking = l->linking, again = l->saved.n > 0 && !l->relay.forwarded && s->tx == TX_IDLE;
+	bool idle = replies_empty(&l->server->replies) && s->tx == TX_IDLE && s->pins == 0 && !l->unsynced;
+	bool said = l->said_fatal;
+	int number = l->number;
+	drop_replies(l);
+	pool_discard(l->server);
+	l->server = NULL;
+	l->linking = l->copy_in = l->lost = l->need_sync = l->unsynced = false;
+	if (again) {
+		log_info("a replica was lost before it answered: its statement runs elsewhere");
+		tenant_server_failed(s->tenant, l->shard, number, session_now_ms(s));
+		buf_prepend(&s->env->loop->bufs, &s->conn.rx, l->saved.p, l->saved.n);
+		wbuf_clear(&l->saved);
+		return;
+	}
+	wbuf_clear(&l->saved);
+	if (idle || was_linking)
+		return;
+	if (said) {
+		session_close(s, "the server ended the connection");
+		return;
+	}
+	struct diag d;
+	diag_clear(&d);
+	diag_set(&d, SQLSTATE_CONNECTION_FAILURE, "the server closed the connection while it was in use");
+	diag_detail(&d, "Server %s. Whether the last statement took effect is not known.", s->tenant->db->shards[l->shard].servers[number].label);
+	session_fatal(s, &d);
+}
+
+static bool
+may_release(const struct session *s)
+{
+	const struct leg *l = &s->leg;
+	return leg_is_quiet(s) && l->server->tx_status == 'I' && s->tx == TX_IDLE && !l->linking && !l->copy_in && !l->unsynced &&
+	    l->server->cancels == 0 && s->stream_left == 0 && s->pins == 0 && s->tenant->db->set.pool_mode != POOL_MODE_SESSION &&
+	    s->state == SESSION_READY;
+}
+
+void
+leg_settle(struct session *s)
+{
+	struct leg *l = &s->leg;
+	if (!l->server || s->state == SESSION_CLOSED)
+		return;
+	if (l->lost) {
+		lost(s);
+		return;
+	}
+	if (l->need_sync) {
+		l->need_sync = false;
+		l->unsynced = false;
+		conn_send_copy(&l->server->conn, MSG_SYNC.p, MSG_SYNC.n);
+		replies_push(&l->server->replies, REPLY_SYNC, REPLY_FORWARD, NULL);
+		if (conn_flush(&l->server->conn) == RC_FAIL)
+			l->lost = true;
+	}
+	if (l->failed && !l->linking && leg_is_quiet(s)) {
+		/* The settings could not be made. */
+		struct server *sv = l->server;
+		l->server = NULL;
+		sv->has.settings = UINT64_MAX;
+		janitor_take(sv, true);
+		return;
+	}
+	if (may_release(s)) {
+		struct server *sv = l->server;
+		l->server = NULL;
+		wbuf_clear(&l->saved);
+		if (sv->has.unclean)
+			janitor_take(sv, true);
+		else
+			pool_release(sv);
+	}
+}
+
+void
+leg_resume(struct session *s)
+{
+	struct leg *l = &s->leg;
+	struct server *sv = l->server;
+	enum rc rc = relay_run(&l->relay);
+	if (rc == RC_AGAIN)
+		return;
+	if (rc == RC_FAIL || ((sv->conn.eof || sv->conn.broken)))
+		l->lost = true;
+	else
+		conn_read_start(&sv->conn);
+	bool linking = l->linking;
+	leg_settle(s);
+	if (s->state == SESSION_CLOSED)
+		return;
+	(void)linking;
+	if (s->state == SESSION_WELCOME || buf_len(&s->conn.rx) > 0 || s->conn.eof || s->leaving || !ev_is_active(&s->conn.rio))
+		go_on(s);
+}
+
+static void
+on_input(struct server *sv)
+{
+	struct leg *l = sv->user;
+	struct session *s = session_checked(l->session);
+	enum rc rc = relay_run(&l->relay);
+	if (rc == RC_AGAIN) {
+		conn_read_stop(&sv->conn); /* until the client has taken what there is */
+		return;
+	}
+	if (rc == RC_FAIL || sv->conn.eof || sv->conn.broken)
+		l->lost = true;
+	leg_settle(s);
+	if (s->state == SESSION_CLOSED)
+		return;
+	if (s->state == SESSION_WELCOME || buf_len(&s->conn.rx) > 0 || s->conn.eof || s->leaving)
+		go_on(s);
+}
+
+static void
+on_drained(struct server *sv)
+{
+	struct leg *l = sv->user;
+	session_process(session_checked(l->session));
+}
+
+static void
+on_open(struct server *sv, enum rc rc, const struct diag *d)
+{
+	(void)sv;
+	(void)rc;
+	(void)d;
+	abort(); /* a leg only ever gets servers that are open */
+}
+
+static const struct server_ops server_ops = {on_open, on_input, on_drained};
+
+void
+leg_abandon(struct session *s)
+{
+	struct leg *l = &s->leg;
+	leg_cancel_wait(s);
+	if (l->server) {
+		struct server *sv = l->server;
+		bool certain = leg_is_quiet(s) && !l->linking && !l->copy_in && !l->unsynced && s->stream_left == 0 && sv->cancels == 0 &&
+		    conn_tx_pending(&sv->conn) == 0 && !l->lost;
+		bool discard = s->pins != 0 || s->tenant->db->set.pool_mode == POOL_MODE_SESSION;
+		if (!certain && !l->lost && !replies_empty(&sv->replies))
+			server_cancel(sv, NULL);
+		drop_replies(l);
+		l->server = NULL;
+		if (certain)
+			janitor_take(sv, discard);
+		else
+			pool_discard(sv);
+	}
+	wbuf_fini(&l->saved);
+}
+
+/* An error of pgspan's own in a block: the server's block fails with it, so that it and the client agree. In the extended
+ * protocol an implicit transaction must not be committed by the Sync that is to come. */
+void
+leg_fail_block(struct session *s, bool in_group)
+{
+	struct leg *l = &s->leg;
+	if (s->tx == TX_HELD)
+		s->tx = TX_HELD_FAILED;
+	if (!l->server || l->lost || l->linking)
+		return;
+	bool implicit = in_group && l->unsynced;
+	if (s->tx != TX_OPEN && !implicit)
+		return;
+	struct wbuf w = {0};
+	static const char text[] = "pgspan: refused";
+	if (in_group) {
+		msg_put_parse(&w, SPAN_NONE, span_of(text, sizeof text - 1), NULL, 0);
+		replies_push(&l->server->replies, REPLY_PARSE, REPLY_SKIP, NULL);
+		l->unsynced = true;
+	} else {
+		msg_put_query(&w, span_of(text, sizeof text - 1));
+		replies_push(&l->server->replies, REPLY_QUERY, REPLY_SKIP, NULL);
+	}
+	l->server->has.unnamed = (struct stmt_id){0, 0};
+	conn_send_copy(&l->server->conn, w.p, w.n);
+	wbuf_fini(&w);
+	if (conn_flush(&l->server->conn) == RC_FAIL)
+		l->lost = true;
+	if (s->tx == TX_OPEN)
+		l->server->tx_status = 'E';
+}
+
+/* --- cancel --- */
+
+static void
+on_cancel_done(struct server *sv)
+{
+	struct leg *l = sv->user;
+	struct session *s = session_checked(l->session);
+	leg_settle(s);
+	if (s->state != SESSION_CLOSED)
+		session_process(s);
+}
+
+void
+leg_request_cancel(struct session *s)
+{
+	struct leg *l = &s->leg;
+	if (l->waiter.pool) {
+		leg_cancel_wait(s);
+		l->failed = true;
+		diag_clear(&l->failure);
+		diag_set(&l->failure, SQLSTATE_QUERY_CANCELED, "canceling statement due to user request");
+		go_on(s);
+		return;
+	}
+	if (l->server && !l->linking && !replies_empty(&l->server->replies))
+		server_cancel(l->server, on_cancel_done);
+}
+
+/* A read's bytes are kept until its replica has begun to answer. */
+void
+leg_save(struct leg *l, struct span bytes)
+{
+	if (l->number == 0 || l->session->tx != TX_IDLE || l->relay.forwarded)
+		return;
+	if (l->saved.n + bytes.n > SAVED_MAX) {
+		wbuf_clear(&l->saved);
+		l->relay.forwarded = true; /* too long to be kept: as if it had been answered */
+		return;
+	}
+	wbuf_bytes(&l->saved, bytes.p, bytes.n);
+}

@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* login - from the first packet to the first ReadyForQuery (PostgreSQL docs 55.2.1).
+ *
+ *   packet: SSLRequest, GSSENCRequest ──► 'N', next packet;  CancelRequest ──► passed on, closed;  StartupMessage ──►
+ *   authentication ──► AuthenticationOk ──► a server tells its parameters (once per tenant, or when the client brought
+ *   settings of its own: a bad one is refused in the server's words) ──► ParameterStatus, BackendKeyData, ReadyForQuery
+ *
+ * An unknown user goes through the same dialogue and gets the same answer as a wrong password; an unknown database is told
+ * only after the password was right. */
+#include "session_int.h"
+
+#include "pgspan/log.h"
+#include "pgspan/sqlstate.h"
+
+#include <ctype.h>
+
+static void
+fatal(struct session *s, const char *sqlstate, const char *message, const char *hint)
+{
+	struct diag d;
+	diag_clear(&d);
+	diag_set(&d, sqlstate, "%s", message);
+	if (hint)
+		diag_hint(&d, "%s", hint);
+	session_fatal(s, &d);
+}
+
+void
+login_fini(struct session *s)
+{
+	if (s->scram) {
+		scram_fini(s->scram);
+		free(s->scram);
+		s->scram = NULL;
+	}
+	if (s->login_arena) {
+		arena_fini(s->login_arena);
+		free(s->login_arena);
+		s->login_arena = NULL;
+		s->startup = NULL;
+	}
+}
+
+static const struct auth_user *
+known_user(const struct session *s)
+{
+	return s->cfg->users ? userlist_find(s->cfg->users, span_str(s->user)) : NULL;
+}
+
+static bool
+wrong_password(struct session *s)
+{
+	char text[256];
+	snprintf(text, sizeof text, "password authentication failed for user \"%.180s\"", s->user);
+	log_info("login of \"%s\" to \"%s\" refused: wrong password or unknown user", s->user, s->startup->database);
+	fatal(s, SQLSTATE_INVALID_PASSWORD, text, NULL);
+	return false;
+}
+
+/* --- after authentication --- */
+
+static void
+add_settings(struct session *s)
+{
+	for (size_t i = 0; i < s->startup->n_settings; i++) {
+		const struct startup_setting *p = &s->startup->settings[i];
+		struct wbuf w = {0};
+		char name[128];
+		size_t n = 0;
+		for (; p->name[n] && n + 1 < sizeof name; n++)
+			name[n] = (char)tolower((unsigned char)p->name[n]);
+		name[n] = '\0';
+		/* set_config() takes the value as a start-up packet means it: SET would read a list as one name. */
+		static const char head[] = "SELECT pg_catalog.set_config('", mid[] = "', '", tail[] = "', false)";
+		wbuf_bytes(&w, head, sizeof head - 1);
+		for (const char *c = name; *c; c++)
+			wbuf_bytes(&w, *c == '\'' ? "''" : c, *c == '\'' ? 2 : 1);
+		wbuf_bytes(&w, mid, sizeof mid - 1);
+		bool escape = strchr(p->value, '\\') != NULL;
+		(void)escape; /* standard_conforming_strings is on when these run: they come right behind RESET ALL */
+		for (const char *c = p->value; *c; c++)
+			wbuf_bytes(&w, *c == '\'' ? "''" : c, *c == '\'' ? 2 : 1);
+		wbuf_bytes(&w, tail, sizeof tail);
+		txn_add_setting(s, name, w.p);
+		wbuf_fini(&w);
+	}
+}
+
+static bool
+authenticated(struct session *s)
+{
+	struct wbuf w = {0};
+	const struct startup *st = s->startup;
+	if (s->scram) {
+		scram_fini(s->scram);
+		free(s->scram);
+		s->scram = NULL;
+	}
+	const struct database_config *db = config_database(s->cfg, st->database);
+	if (!db) {
+		char text[256];
+		snprintf(text, sizeof text, "database \"%.180s\" does not exist", st->database);
+		fatal(s, SQLSTATE_INVALID_DATABASE, text, "pgspan serves the databases that have a [database:NAME] section in its configuration.");
+		return false;
+	}
+	if (st->replication != REPLICATION_NONE) {
+		fatal(s, SQLSTATE_FEATURE_NOT_SUPPORTED, "pgspan does not pass replication connections through yet", "Connect to the primary directly.");
+		return false;
+	}
+	if (s->env->draining) {
+		fatal(s, SQLSTATE_ADMIN_SHUTDOWN, "pgspan is shutting down", NULL);
+		return false;
+	}
+	const struct auth_user *u = known_user(s);
+	const char *password = u && auth_user_kind(u) == AUTH_SECRET_PLAIN ? auth_user_secret(u) : NULL;
+	s->tenant = tenants_get(&s->env->tenants, s->cfg, db, s->user, password);
+	msg_put_auth_ok(&w);
+	session_put(s, &w);
+	add_settings(s);
+	txn_ready(s, 'I');
+	ev_timer_stop(s->env->loop->ev, &s->timer);
+	s->state = SESSION_WELCOME;
+	login_welcome(s);
+	return s->state == SESSION_READY;
+}
+
+/* Settings that a server need not be asked about: their report is the value itself. */
+static bool
+must_ask(const struct session *s)
+{
+	if (!s->tenant->parameters[0] && !s->tenant->parameters[1])
+		return true;
+	for (const struct dlist *i = s->settings.next; i != &s->settings; i = i->next) {
+		const struct setting *g = container_of(i, struct setting, link);
+		if (strcmp(g->name, "application_name") != 0)
+			return true;
+	}
+	return false;
+}
+
+static const char *
+startup_value(const struct session *s, const char *name)
+{
+	for (size_t i = s->startup->n_settings; i-- > 0;)
+		if (strcasecmp(s->startup->settings[i].name, name) == 0)
+			return s->startup->settings[i].value;
+	return NULL;
+}
+
+void
+login_welcome(struct session *s)
+{
+	struct diag d;
+	struct leg *l = &s->leg;
+	diag_clear(&d);
+	if (!l->server && must_ask(s)) {
+		enum rc rc = leg_attach(s, 0, 0, &d);
+		if (rc == RC_AGAIN)
+			return;
+		if (rc == RC_FAIL) {
+			session_fatal(s, &d);
+			return;
+		}
+	}
+	if (l->linking)
+		return;
+	struct wbuf w = {0};
+	if (l->server && !s->tenant->parameters[0] && !s->tenant->parameters[1])
+		tenant_learn(s->tenant, l->server);
+	/* What linking made the server report has been sent already; these come first in no particular order, so send the
+	 * defaults only of what was not. */
+	for (int i = 0; i < TENANT_PARAMETERS; i++) {
+		const char *name = tenant_parameters[i], *value = s->tenant->parameters[i];
+		if (strcmp(name, "application_name") == 0 && startup_value(s, name))
+			value = startup_value(s, name);
+		if (value && !(l->reported & 1u << i))
+			msg_put_parameter_status(&w, name, value);
+	}
+	l->reported = 0;
+	uint32_t pid = (uint32_t)(s->env->worker + 1) << 24 | s->key_slot;
+	msg_put_backend_key_data(&w, pid, span_of((const char *)s->key, sizeof s->key));
+	msg_put_ready_for_query(&w, 'I');
+	session_put(s, &w);
+	log_debug("client %s logged in to %s", s->user, s->tenant->db->name);
+	login_fini(s);
+	s->state = SESSION_READY;
+	leg_settle(s);
+}
+
+/* --- passwords --- */
+
+bool
+login_auth(struct session *s)
+{
+	struct span rx = conn_rx(&s->conn), password;
+	struct wire_msg m;
+	struct wbuf w = {0};
+	enum wire_result r = wire_take(rx.p, rx.n, 65536, &m);
+	if (r == WIRE_NEED_MORE)
+		return false;
+	if (r != WIRE_OK || m.type != 'p') {
+		fatal(s, SQLSTATE_PROTOCOL_VIOLATION, "expected a password message", NULL);
+		return false;
+	}
+	const struct auth_user *u = known_user(s);
+	bool ok = false;
+	if (s->scram) {
+		struct diag d;
+		struct wbuf text = {0};
+		enum rc rc = RC_FAIL;
+		diag_clear(&d);
+		if (s->scram->state == SCRAM_WANT_FIRST) {
+			struct msg_sasl_initial in;
+			if (msg_get_sasl_initial(&m, &in) && span_eq_str(in.mechanism, SCRAM_MECHANISM))
+				rc = scram_client_first(s->scram, in.response, &text, &d);
+			else
+				diag_set(&d, SQLSTATE_PROTOCOL_VIOLATION, "client selected an invalid SASL authentication mechanism");
+			if (rc == RC_OK)
+				msg_put_auth_sasl_continue(&w, span_of(text.p, text.n));
+		} else {
+			rc = scram_client_final(s->scram, span_of((const char *)m.body, m.len), &text, &d);
+			if (rc == RC_OK)
+				msg_put_auth_sasl_final(&w, span_of(text.p, text.n));
+			ok = rc == RC_OK;
+		}
+		wbuf_fini(&text);
+		if (rc != RC_OK) {
+			wbuf_fini(&w);
+			if (diag_is_set(&d))
+				session_fatal(s, &d);
+			else
+				wrong_password(s);
+			return false;
+		}
+	} else {
+		if (!msg_get_password(&m, &password)) {
+			fatal(s, SQLSTATE_PROTOCOL_VIOLATION, "invalid password packet", NULL);
+			return false;
+		}
+		if (u && s->cfg->auth_type == AUTH_TYPE_MD5)
+			ok = auth_check_md5(u, s->md5_salt, password);
+		else if (u)
+			ok = auth_check_cleartext(u, password);
+		if (!ok)
+			return wrong_password(s);
+	}
+	conn_rx_consume(&s->conn, m.len + WIRE_HEAD_BYTES);
+	if (w.n > 0)
+		session_put(s, &w);
+	return ok ? authenticated(s) : true;
+}
+
+static bool
+begin_auth(struct session *s)
+{
+	struct wbuf w = {0};
+	const struct auth_user *u = known_user(s);
+	switch (s->cfg->auth_type) {
+	case AUTH_TYPE_TRUST:
+		return authenticated(s);
+	case AUTH_TYPE_PASSWORD:
+		msg_put_auth_cleartext(&w);
+		break;
+	case AUTH_TYPE_MD5:
+		/* As in PostgreSQL, a user known by a SCRAM verifier is asked for SCRAM. */
+		if (!u || auth_user_kind(u) != AUTH_SECRET_SCRAM) {
+			if (auth_random(s->md5_salt, sizeof s->md5_salt) != RC_OK)
+				log_fatal("no random bytes can be had");
+			msg_put_auth_md5(&w, s->md5_salt);
+			break;
+		}
+		/* fall through */
+	case AUTH_TYPE_SCRAM: {
+		const struct scram_secret *secret = u ? auth_user_scram(u, s->env->process_key) : NULL;
+		s->scram = xcalloc(1, sizeof *s->scram);
+		if (scram_begin(s->scram, secret, span_str(s->user), s->env->process_key) != RC_OK) {
+			fatal(s, SQLSTATE_INTERNAL_ERROR, "cannot begin a SCRAM login", NULL);
+			return false;
+		}
+		msg_put_auth_sasl(&w, SCRAM_MECHANISM);
+		break;
+	}
+	}
+	session_put(s, &w);
+	s->state = SESSION_AUTH;
+	return true;
+}
+
+/* --- packets --- */
+
+static bool
+start_up(struct session *s)
+{
+	const struct startup *st = s->startup;
+	s->user = xstrdup(st->user);
+	if (atomic_load(s->env->n_clients) > s->cfg->max_client_conn) {
+		fatal(s, SQLSTATE_TOO_MANY_CONNECTIONS, "sorry, too many clients already", "max_client_conn is the limit of this pgspan.");
+		return false;
+	}
+	if (startup_needs_negotiation(st)) {
+		struct wbuf w = {0};
+		msg_put_negotiate_protocol_version(&w, 0x00030000, st->pq_options, st->n_pq_options);
+		session_put(s, &w);
+	}
+	return begin_auth(s);
+}
+
+bool
+login_startup(struct session *s)
+{
+	struct span rx = conn_rx(&s->conn);
+	ssize_t n = startup_peek(rx.p, rx.n);
+	if (n == STARTUP_BAD_LENGTH) {
+		session_close(s, "bad startup packet");
+		return false;
+	}
+	if (n == 0 || (size_t)n > rx.n) {
+		conn_rx_expect(&s->conn, n > 0 ? (size_t)n : 8);
+		return false;
+	}
+	struct diag d;
+	struct startup out;
+	if (!s->login_arena) {
+		s->login_arena = xmalloc(sizeof *s->login_arena);
+		arena_init(s->login_arena);
+	}
+	diag_clear(&d);
+	if (startup_decode(rx.p, (size_t)n, s->login_arena, &out, &d) != RC_OK) {
+		session_fatal(s, &d);
+		return false;
+	}
+	if (out.kind == STARTUP_CANCEL_REQUEST) {
+		unsigned char key[4] = {0};
+		uint32_t pid = out.cancel_pid;
+		bool ok = out.cancel_key.n == 4;
+		if (ok)
+			memcpy(key, out.cancel_key.p, 4);
+		struct session_env *env = s->env;
+		session_close(s, "cancel request");
+		if (ok && pid >> 24 == (uint32_t)(env->worker + 1))
+			session_cancel(env, pid, key);
+		else if (ok && env->cancel_elsewhere)
+			env->cancel_elsewhere(env, pid, key);
+		return false;
+	}
+	if (out.kind != STARTUP_MESSAGE) {
+		conn_rx_consume(&s->conn, (size_t)n);
+		/* Anything behind an encryption request was sent before the answer: a man in the middle may have put it there. */
+		if (buf_len(&s->conn.rx) > 0) {
+			session_close(s, "unencrypted data after an encryption request");
+			return false;
+		}
+		conn_send_copy(&s->conn, "N", 1);
+		(void)conn_flush(&s->conn);
+		return true;
+	}
+	s->startup = arena_alloc(s->login_arena, sizeof out);
+	*s->startup = out;
+	conn_rx_consume(&s->conn, (size_t)n);
+	return start_up(s);
+}

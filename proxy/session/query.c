@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* query - the simple Query (PostgreSQL docs 55.2.2), and plans for texts. */
+#include "session_int.h"
+
+#include "pgspan/catalog.h"
+#include "pgspan/router.h"
+#include "pgspan/sqlstate.h"
+
+/* --- plans --- */
+
+static const char *const default_path[] = {"public"};
+
+static void
+fill_env(struct session *s, struct plan_env *e, const char **path)
+{
+	(void)path;
+	memset(e, 0, sizeof *e);
+	e->db = s->tenant->db;
+	e->catalog = s->env->catalog ? s->env->catalog(s->env, e->db) : NULL;
+	e->search_path = default_path;
+	e->n_search_path = 1;
+	e->standard_conforming_strings = true;
+	e->has_temp_tables = (s->pins & PIN_TEMP) != 0;
+	/* Another search_path than the default is not followed yet: names may mean anything, so nothing is a read. */
+	for (struct dlist *i = s->settings.next; i != &s->settings; i = i->next) {
+		const char *name = container_of(i, struct setting, link)->name;
+		if (strcmp(name, "search_path") == 0 || strcmp(name, "standard_conforming_strings") == 0)
+			e->has_temp_tables = true;
+	}
+	for (struct dlist *i = s->pending.next; i != &s->pending; i = i->next)
+		if (strcmp(container_of(i, struct setting, link)->name, "search_path") == 0)
+			e->has_temp_tables = true;
+}
+
+struct plan_entry *
+session_plan(struct session *s, struct span sql)
+{
+	struct plan_env env;
+	fill_env(s, &env, NULL);
+	struct scan *scan = &s->env->scan;
+	bool bad = scan_sql(sql.p, sql.n, 0, scan) != 0 || (scan->found & SCAN_INVALID);
+	struct plan_key key = {{scan->shape[0], scan->shape[1]}, plan_env_hash(&env, s->tenant->db_serial)};
+	uint64_t version = env.catalog ? catalog_version(env.catalog) : 0;
+	struct plan_entry *e = bad ? NULL : plan_cache_find(s->env->plans, &key, version);
+	if (e)
+		return e;
+	struct plan *p = plan_make(sql, scan, &env);
+	if (bad)
+		p->flags &= ~(unsigned)PLAN_CACHEABLE;
+	return plan_cache_put(s->env->plans, &key, p);
+}
+
+/* --- answers of pgspan's own --- */
+
+static void
+answer(struct session *s, const char *tag)
+{
+	struct wbuf w = {0};
+	if (tag)
+		msg_put_command_complete(&w, tag);
+	else
+		wbuf_bytes(&w, "I\0\0\0\4", 5);
+	msg_put_ready_for_query(&w, session_status(s));
+	session_put(s, &w);
+}
+
+static enum rc
+refuse(struct session *s, const struct wire_msg *m, const struct diag *d)
+{
+	struct wbuf w = {0};
+	session_error(s, d, false);
+	msg_put_ready_for_query(&w, session_status(s));
+	session_put(s, &w);
+	conn_rx_consume(&s->conn, m->len + WIRE_HEAD_BYTES);
+	return RC_OK;
+}
+
+/* Statements that need no server. True: answered. */
+static bool
+answer_here(struct session *s, const struct plan *p, struct span sql)
+{
+	if (s->leg.server)
+		return false;
+	if (p->kind == STMT_EMPTY) {
+		answer(s, NULL);
+		return true;
+	}
+	if (s->tx == TX_IDLE && p->kind == STMT_BEGIN && s->tenant->db->set.pool_mode != POOL_MODE_STATEMENT) {
+		txn_begin_held(s, p, sql);
+		answer(s, strncasecmp(sql.p + s->env->scan.first_word.off, "start", 5) == 0 ? "START TRANSACTION" : "BEGIN");
+		return true;
+	}
+	bool ends = (p->kind == STMT_COMMIT || p->kind == STMT_ROLLBACK) && !(p->flags & PLAN_CHAIN);
+	if (ends && (s->tx == TX_HELD || s->tx == TX_HELD_FAILED)) {
+		bool failed = s->tx == TX_HELD_FAILED;
+		txn_forget_held(s);
+		s->tx = TX_IDLE;
+		answer(s, p->kind == STMT_COMMIT && !failed ? "COMMIT" : "ROLLBACK");
+		return true;
+	}
+	return false;
+}
+
+/* Where it must run. ROUTED: *shard. */
+static enum route_status
+route(struct session *s, const struct plan *p, struct span sql, int *shard, struct diag *d)
+{
+	*shard = 0;
+	if (!s->tenant->db->sharded)
+		return ROUTED;
+	struct target_set t;
+	struct route_values v = {.sql = sql.p, .scan = &s->env->scan, .utf8 = true};
+	target_clear(&t);
+	if (p->kind == STMT_MULTI) {
+		diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "pgspan does not run several statements in one string on a sharded database yet");
+		diag_hint(d, "Send them one by one.");
+		return ROUTED_REFUSED;
+	}
+	enum route_status st = route_resolve(p, &v, s->tenant->db, s->leg.server ? s->leg.shard : -1, &t, d);
+	if (st != ROUTED)
+		return st;
+	if (t.count > 1) {
+		diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "pgspan does not run statements over several shards yet");
+		diag_hint(d, "Name one value of the shard key in the statement.");
+		return ROUTED_REFUSED;
+	}
+	*shard = target_first(&t);
+	if (s->leg.server && *shard != s->leg.shard) {
+		diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "pgspan does not run a transaction over several shards yet");
+		return ROUTED_REFUSED;
+	}
+	return ROUTED;
+}
+
+static enum rc
+process(struct session *s, const struct wire_msg *m, struct span sql, struct plan_entry *e)
+{
+	struct diag d;
+	struct leg *l = &s->leg;
+	const struct plan *p = e->plan;
+	diag_clear(&d);
+	if (answer_here(s, p, sql)) {
+		conn_rx_consume(&s->conn, m->len + WIRE_HEAD_BYTES);
+		return RC_OK;
+	}
+	if (s->tx == TX_HELD_FAILED) {
+		diag_set(&d, SQLSTATE_IN_FAILED_TRANSACTION, "current transaction is aborted, commands ignored until end of transaction block");
+		return refuse(s, m, &d);
+	}
+	if (p->kind == STMT_BEGIN && s->tenant->db->set.pool_mode == POOL_MODE_STATEMENT) {
+		diag_set(&d, SQLSTATE_FEATURE_NOT_SUPPORTED, "transaction blocks are not allowed in statement pooling mode");
+		return refuse(s, m, &d);
+	}
+	/* DEALLOCATE of a statement that Parse made: only the client's name goes (C22). */
+	if (p->kind == STMT_DEALLOCATE && p->name && names_get(&s->stmts, span_str(p->name))) {
+		if (session_status(s) != 'E') {
+			stmt_unref(names_take(&s->stmts, span_str(p->name)));
+			answer(s, "DEALLOCATE");
+			conn_rx_consume(&s->conn, m->len + WIRE_HEAD_BYTES);
+			return RC_OK;
+		}
+	}
+	int shard;
+	if (route(s, p, sql, &shard, &d) != ROUTED)
+		return refuse(s, m, &d);
+	if (!l->server) {
+		l->shard = shard;
+		enum rc rc = leg_attach(s, shard, leg_choose(s, (p->flags & PLAN_READ_ONLY) != 0), &d);
+		if (rc == RC_FAIL)
+			return refuse(s, m, &d);
+		if (rc != RC_OK)
+			return rc;
+	}
+	bool all = (p->kind == STMT_DEALLOCATE && !p->name) || (p->kind == STMT_DISCARD && !p->name);
+	if (all) {
+		names_clear(&s->stmts, (void (*)(void *))stmt_unref);
+		stmt_set_clear(&l->server->has.stmts);
+	}
+	if (p->pins)
+		l->server->has.unclean = true;
+	l->server->has.unnamed = (struct stmt_id){0, 0};
+	stmt_unref(s->unnamed); /* a simple Query destroys the unnamed statement */
+	s->unnamed = NULL;
+	struct span whole = span_of((const char *)m->body - WIRE_HEAD_BYTES, m->len + WIRE_HEAD_BYTES);
+	replies_push(&l->server->replies, REPLY_QUERY, REPLY_FORWARD, effect_new(e, sql));
+	conn_send_ref(&l->server->conn, whole);
+	if (conn_flush(&l->server->conn) == RC_FAIL)
+		l->lost = true;
+	leg_save(l, whole);
+	conn_rx_consume(&s->conn, m->len + WIRE_HEAD_BYTES);
+	return RC_OK;
+}
+
+enum rc
+query_process(struct session *s, const struct wire_msg *m)
+{
+	struct span sql;
+	if (!msg_get_query(m, &sql)) {
+		struct diag d;
+		diag_clear(&d);
+		diag_set(&d, SQLSTATE_PROTOCOL_VIOLATION, "invalid string in message");
+		return refuse(s, m, &d);
+	}
+	struct plan_entry *e = session_plan(s, sql);
+	enum rc rc = process(s, m, sql, e);
+	plan_entry_unref(e);
+	return rc;
+}

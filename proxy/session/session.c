@@ -1,0 +1,468 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* session - see pgspan/session.h and session_int.h.
+ *
+ *   STARTUP ──► AUTH ──► WELCOME ──► READY ──► CLOSED
+ *      └──────────┴─────────┴──────────┴────────► (error, timeout, EOF)
+ *
+ * Input is processed by session_process(), which looks at the front of the receive buffer again and again until it has to
+ * wait: for more bytes, for a server, or for answers. Nothing is taken off the buffer before it has been dealt with, so
+ * whatever wakes the session simply calls session_process(), and the same message is looked at anew. */
+#include "session_int.h"
+
+#include "pgspan/log.h"
+#include "pgspan/sqlstate.h"
+
+#include <netinet/in.h>
+#include <openssl/crypto.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define RX_PAUSE (256u << 10) /* more than this unprocessed, and not one message: reading pauses */
+
+struct session *
+session_checked(struct session *s)
+{
+	if (s->magic != SESSION_MAGIC)
+		abort();
+	return s;
+}
+
+int64_t
+session_now_ms(const struct session *s)
+{
+	return (int64_t)(ev_now(s->env->loop->ev) * 1000.);
+}
+
+void
+session_put(struct session *s, struct wbuf *w)
+{
+	conn_send_copy(&s->conn, w->p, w->n);
+	wbuf_fini(w);
+}
+
+char
+session_status(const struct session *s)
+{
+	switch (s->tx) {
+	case TX_HELD:
+		return 'T';
+	case TX_HELD_FAILED:
+		return 'E';
+	case TX_OPEN:
+		return s->leg.server ? s->leg.server->tx_status : 'E';
+	case TX_IDLE:
+		break;
+	}
+	return 'I';
+}
+
+/* --- environment: cancel keys --- */
+
+void
+session_env_init(struct session_env *env)
+{
+	dlist_init(&env->sessions);
+	scan_init(&env->scan);
+	env->free_key = UINT32_MAX;
+}
+
+void
+session_env_fini(struct session_env *env)
+{
+	scan_fini(&env->scan);
+	free(env->by_key);
+	free(env->next_free);
+}
+
+static void
+take_key(struct session *s)
+{
+	struct session_env *env = s->env;
+	if (env->free_key == UINT32_MAX) {
+		uint32_t n = env->n_keys ? env->n_keys * 2 : 64;
+		env->by_key = xrealloc(env->by_key, n * sizeof(struct session *));
+		env->next_free = xrealloc(env->next_free, n * sizeof *env->next_free);
+		for (uint32_t i = n; i-- > env->n_keys;) {
+			env->by_key[i] = NULL;
+			env->next_free[i] = env->free_key;
+			env->free_key = i;
+		}
+		env->n_keys = n;
+	}
+	s->key_slot = env->free_key;
+	env->free_key = env->next_free[s->key_slot];
+	env->by_key[s->key_slot] = s;
+}
+
+static void
+give_key(struct session *s)
+{
+	if (s->key_slot == UINT32_MAX)
+		return;
+	s->env->by_key[s->key_slot] = NULL;
+	s->env->next_free[s->key_slot] = s->env->free_key;
+	s->env->free_key = s->key_slot;
+	s->key_slot = UINT32_MAX;
+}
+
+void
+session_cancel(struct session_env *env, uint32_t pid, const unsigned char key[4])
+{
+	uint32_t slot = pid & 0xffffff;
+	struct session *s = slot < env->n_keys ? env->by_key[slot] : NULL;
+	if (!s || s->state != SESSION_READY || CRYPTO_memcmp(s->key, key, 4) != 0)
+		return;
+	leg_request_cancel(s);
+}
+
+/* --- the end --- */
+
+static void
+free_session(struct doomed *d)
+{
+	struct session *s = container_of(d, struct session, doomed);
+	s->magic = 0;
+	free(s);
+}
+
+void
+session_close(struct session *s, const char *why)
+{
+	session_checked(s);
+	if (s->state == SESSION_CLOSED)
+		return;
+	log_debug("client %s: closing because: %s", s->user ? s->user : "(not logged in)", why);
+	s->state = SESSION_CLOSED;
+	leg_abandon(s);
+	(void)conn_flush(&s->conn);
+	int fd = s->conn.fd;
+	conn_detach(&s->conn);
+	close(fd);
+	ev_timer_stop(s->env->loop->ev, &s->timer);
+	give_key(s);
+	dlist_del(&s->link);
+	if (s->counted)
+		atomic_fetch_sub(s->env->n_clients, 1);
+	login_fini(s);
+	txn_fini(s);
+	names_clear(&s->stmts, (void (*)(void *))stmt_unref);
+	names_clear(&s->portals, (void (*)(void *))stmt_unref);
+	stmt_unref(s->unnamed);
+	stmt_unref(s->portal);
+	free(s->user);
+	config_unref(s->cfg);
+	loop_doom(s->env->loop, &s->doomed);
+}
+
+void
+session_fatal(struct session *s, const struct diag *d)
+{
+	struct wbuf w = {0};
+	msg_put_error(&w, "FATAL", d);
+	session_put(s, &w);
+	session_close(s, d->message);
+}
+
+void
+session_error(struct session *s, const struct diag *d, bool in_group)
+{
+	struct wbuf w = {0};
+	msg_put_error(&w, "ERROR", d);
+	session_put(s, &w);
+	leg_fail_block(s, in_group);
+	if (in_group)
+		s->skip_to_sync = true;
+}
+
+/* --- input --- */
+
+/* Messages that may be of any size and pass through in pieces. RC_OK: some bytes were dealt with. */
+static enum rc
+stream(struct session *s)
+{
+	struct span rx = conn_rx(&s->conn);
+	size_t n = s->stream_left < rx.n ? (size_t)s->stream_left : rx.n;
+	if (n == 0)
+		return RC_AGAIN;
+	if (s->stream_forward && s->leg.server)
+		conn_send_ref(&s->leg.server->conn, span_of(rx.p, n));
+	s->stream_left -= n;
+	if (s->stream_forward && s->leg.server && conn_flush(&s->leg.server->conn) == RC_FAIL)
+		s->leg.lost = true;
+	conn_rx_consume(&s->conn, n);
+	return RC_OK;
+}
+
+static enum rc
+copy_message(struct session *s, const struct wire_head *h)
+{
+	struct leg *l = &s->leg;
+	s->stream_left = h->total;
+	s->stream_forward = l->copy_in;
+	if (h->type != 'd')
+		l->copy_in = false;
+	return stream(s);
+}
+
+static enum rc
+function_call(struct session *s, const struct wire_head *h)
+{
+	struct diag d;
+	diag_clear(&d);
+	struct leg *l = &s->leg;
+	if (!l->server) {
+		enum rc rc = leg_attach(s, 0, 0, &d);
+		if (rc != RC_OK)
+			return rc;
+	}
+	replies_push(&l->server->replies, REPLY_FUNCTION, REPLY_FORWARD, NULL);
+	s->stream_left = h->total;
+	s->stream_forward = true;
+	return stream(s);
+}
+
+static enum rc
+too_large(struct session *s, const struct wire_head *h)
+{
+	struct diag d;
+	diag_clear(&d);
+	diag_set(&d, "54000", "a message of %llu bytes is larger than max_packet_size allows (%u)", (unsigned long long)h->total,
+	    s->cfg->max_packet_size);
+	session_fatal(s, &d);
+	return RC_AGAIN;
+}
+
+static enum rc
+broken_protocol(struct session *s, const char *what)
+{
+	struct diag d;
+	diag_clear(&d);
+	diag_set(&d, SQLSTATE_PROTOCOL_VIOLATION, "%s", what);
+	session_fatal(s, &d);
+	return RC_AGAIN;
+}
+
+/* One thing at the front of the input. RC_AGAIN: nothing more can be done now. */
+static enum rc
+ready_step(struct session *s)
+{
+	struct leg *l = &s->leg;
+	if (l->waiter.pool || l->linking || l->lost)
+		return RC_AGAIN;
+	if (l->server && conn_tx_pending(&l->server->conn) > CONN_TX_HIGH) {
+		l->server->conn.was_high = true;
+		return RC_AGAIN;
+	}
+	if (s->stream_left > 0)
+		return stream(s);
+	struct span rx = conn_rx(&s->conn);
+	struct wire_head h;
+	enum wire_result w = wire_peek(rx.p, rx.n, INT32_MAX - 8, &h);
+	if (w == WIRE_NEED_MORE)
+		return RC_AGAIN;
+	if (w != WIRE_OK)
+		return broken_protocol(s, "invalid message length");
+	if (s->skip_to_sync && h.type != 'S' && h.type != 'X') {
+		s->stream_left = h.total;
+		s->stream_forward = false;
+		return stream(s);
+	}
+	switch (h.type) {
+	case 'd':
+	case 'c':
+	case 'f':
+		return copy_message(s, &h);
+	case 'P':
+	case 'B':
+	case 'D':
+	case 'E':
+	case 'C':
+	case 'S':
+	case 'H':
+		if (h.total > s->cfg->max_packet_size)
+			return too_large(s, &h);
+		return group_process(s);
+	case 'Q': {
+		struct wire_msg m;
+		if (h.total > s->cfg->max_packet_size)
+			return too_large(s, &h);
+		if (h.total > rx.n) {
+			conn_rx_expect(&s->conn, (size_t)h.total);
+			return RC_AGAIN;
+		}
+		if (!leg_is_quiet(s))
+			return RC_AGAIN;
+		if (wire_take(rx.p, rx.n, INT32_MAX - 8, &m) != WIRE_OK)
+			return RC_AGAIN;
+		return query_process(s, &m);
+	}
+	case 'F':
+		if (!leg_is_quiet(s))
+			return RC_AGAIN;
+		return function_call(s, &h);
+	case 'X':
+		if (!leg_is_quiet(s))
+			return RC_AGAIN;
+		session_close(s, "client close request");
+		return RC_AGAIN;
+	default: {
+		char what[64];
+		snprintf(what, sizeof what, "invalid frontend message type %d", (unsigned char)h.type);
+		return broken_protocol(s, what);
+	}
+	}
+}
+
+/* Reading goes on while what was read can be dealt with soon. */
+static void
+set_reading(struct session *s)
+{
+	struct leg *l = &s->leg;
+	bool blocked = l->server && conn_tx_pending(&l->server->conn) > CONN_TX_HIGH;
+	size_t held = buf_len(&s->conn.rx);
+	if (blocked || (held > RX_PAUSE && (l->waiter.pool || l->linking || (l->server && !replies_empty(&l->server->replies)))))
+		conn_read_stop(&s->conn);
+	else
+		conn_read_start(&s->conn);
+}
+
+void
+session_process(struct session *s)
+{
+	session_checked(s);
+	if (s->busy || s->state == SESSION_CLOSED)
+		return;
+	s->busy = true;
+	bool more = true;
+	while (more && s->state != SESSION_CLOSED) {
+		switch (s->state) {
+		case SESSION_STARTUP:
+			more = login_startup(s);
+			break;
+		case SESSION_AUTH:
+			more = login_auth(s);
+			break;
+		case SESSION_READY:
+			more = ready_step(s) == RC_OK;
+			leg_settle(s);
+			break;
+		case SESSION_WELCOME:
+		case SESSION_CLOSED:
+			more = false;
+			break;
+		}
+	}
+	s->busy = false;
+	if (s->state == SESSION_CLOSED)
+		return;
+	(void)conn_flush(&s->conn);
+	bool gone = s->conn.broken || (s->conn.eof && (buf_len(&s->conn.rx) == 0 || leg_is_quiet(s)));
+	if (gone) {
+		session_close(s, "client unexpected eof");
+		return;
+	}
+	if (s->leaving && s->state == SESSION_READY && s->tx == TX_IDLE && !s->leg.server && !s->leg.waiter.pool) {
+		struct diag d;
+		diag_clear(&d);
+		diag_set(&d, SQLSTATE_ADMIN_SHUTDOWN, "pgspan is shutting down");
+		session_fatal(s, &d);
+		return;
+	}
+	set_reading(s);
+}
+
+static void
+on_input(struct conn *c)
+{
+	session_process(session_checked(container_of(c, struct session, conn)));
+}
+
+/* The client has taken what it was sent: its server may send on. */
+static void
+on_drained(struct conn *c)
+{
+	struct session *s = session_checked(container_of(c, struct session, conn));
+	if (s->leg.server)
+		leg_resume(s);
+}
+
+static const struct conn_ops conn_ops = {on_input, on_drained};
+
+static void
+on_timer(struct ev_loop *ev, ev_timer *t, int revents)
+{
+	struct session *s = session_checked(container_of(t, struct session, timer));
+	(void)ev;
+	(void)revents;
+	if (s->state == SESSION_STARTUP || s->state == SESSION_AUTH) {
+		session_close(s, "client_login_timeout");
+		return;
+	}
+	leg_wait_timeout(s);
+}
+
+void
+session_start(struct session_env *env, int fd, bool is_unix)
+{
+	struct session *s = xcalloc(1, sizeof *s);
+	int one = 1;
+	if (!is_unix) {
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+		(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+	}
+	s->magic = SESSION_MAGIC;
+	s->env = env;
+	s->cfg = config_ref(env->cfg);
+	s->is_unix = is_unix;
+	s->key_slot = UINT32_MAX;
+	s->doomed.fn = free_session;
+	dlist_init(&s->settings);
+	dlist_init(&s->pending);
+	dlist_init(&s->savepoints);
+	s->leg.session = s;
+	dlist_init(&s->leg.waiter.link);
+	leg_init(&s->leg);
+	conn_init(&s->conn, env->loop, fd, &conn_ops);
+	dlist_add_tail(&env->sessions, &s->link);
+	s->counted = true;
+	atomic_fetch_add(env->n_clients, 1);
+	take_key(s);
+	if (auth_random(s->key, sizeof s->key) != RC_OK)
+		log_fatal("no random bytes can be had");
+	ev_timer_init(&s->timer, on_timer, (double)s->cfg->client_login_timeout_ms / 1000., 0.);
+	if (s->cfg->client_login_timeout_ms > 0)
+		ev_timer_start(env->loop->ev, &s->timer);
+	conn_read_start(&s->conn);
+}
+
+int
+session_count(const struct session_env *env)
+{
+	int n = 0;
+	for (const struct dlist *i = env->sessions.next; i != &env->sessions; i = i->next)
+		n++;
+	return n;
+}
+
+void
+session_drain_all(struct session_env *env)
+{
+	env->draining = true;
+	dlist_each(n, tmp, &env->sessions) {
+		struct session *s = container_of(n, struct session, link);
+		s->leaving = true;
+		session_process(s);
+	}
+}
+
+void
+session_kill_all(struct session_env *env)
+{
+	while (!dlist_empty(&env->sessions)) {
+		struct diag d;
+		diag_clear(&d);
+		diag_set(&d, SQLSTATE_ADMIN_SHUTDOWN, "pgspan is shutting down");
+		session_fatal(container_of(env->sessions.next, struct session, link), &d);
+	}
+}

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* session_int - what the files of session/ share.
+ *
+ *   session.c     begin and end, states, dispatch of input, timers, cancel
+ *   login.c       startup packets, authentication, the welcome
+ *   query.c       the simple Query
+ *   group.c       the extended protocol: Parse … Sync looked at together, then sent
+ *   leg.c         servers: getting, linking, giving back; the relay's side of things
+ *   txn.c         what statements do to the session: transactions, settings, pins
+ */
+#ifndef PGSPAN_SESSION_INT_H
+#define PGSPAN_SESSION_INT_H
+
+#include "pgspan/auth.h"
+#include "pgspan/msg.h"
+#include "pgspan/relay.h"
+#include "pgspan/session.h"
+#include "pgspan/startup.h"
+
+#define SESSION_MAGIC 0x53455353u
+
+enum session_state {
+	SESSION_STARTUP, /* no server; only startup packets; client_login_timeout */
+	SESSION_AUTH,    /* no server; only password messages; client_login_timeout */
+	SESSION_WELCOME, /* logged in; a server is asked for its parameters */
+	SESSION_READY,   /* statements */
+	SESSION_CLOSED,  /* on the loop's list of doomed; nothing points to it */
+};
+
+enum session_tx {
+	TX_IDLE,
+	TX_HELD,        /* BEGIN was answered, no server has seen it */
+	TX_HELD_FAILED, /* and something has failed since */
+	TX_OPEN,        /* the leg's server is in the block; it knows whether it has failed */
+};
+
+/* A prepared statement as the client knows it. */
+struct stmt {
+	int refs;
+	struct stmt_id id;  /* of text and types */
+	struct plan_entry *plan; /* NULL until planned, or planned under another environment */
+	uint64_t plan_env;
+	uint16_t n_types;
+	uint32_t *types;
+	struct span text;   /* owned, behind the struct */
+	char data[];
+};
+
+/* What a statement does to the session once it has succeeded. Referenced by the FIFO entry that it was sent with. */
+struct effect {
+	struct plan_entry *plan;
+	int part;      /* STMT_MULTI: the next part whose CommandComplete is awaited */
+	size_t len;
+	char text[];   /* the statement's, for settings to be replayed */
+};
+
+/* What a FIFO entry's ref points to: one of these, told apart by the entry's kind. */
+/*   REPLY_PARSE: struct stmt (a named one of ours), or NULL; REPLY_EXECUTE, REPLY_QUERY: struct effect or NULL */
+
+struct setting {
+	struct dlist link;
+	char *name;      /* folded */
+	char *sql;       /* replayed by this text */
+};
+
+struct savepoint {
+	struct dlist link;
+	char *name;
+	int n_pending;   /* settings pending when it was made */
+};
+
+struct leg {
+	struct session *session;
+	struct server *server; /* NULL: none */
+	struct relay relay;
+	struct pool_waiter waiter;
+	int shard, number;   /* which server of the database; number 0: the primary */
+	bool copy_in;        /* the server waits for copy data */
+	bool unsynced;       /* messages were sent since the last Sync: an implicit transaction may be open */
+	bool failed;         /* no server could be had: *failure says why; leg_attach() tells it once */
+	struct diag failure;
+	bool answers_begin;  /* an injected BEGIN has failed: its error is the client's */
+	bool linking;        /* the session's settings are being made on the server */
+	bool lost;           /* the server is gone or broke the protocol: see leg_settle() */
+	bool need_sync;      /* a Query was swallowed after an injected BEGIN had failed */
+	unsigned reported;   /* bits of tenant_parameters that linking has reported during log-in */
+	bool said_fatal;     /* the server's own FATAL has been forwarded */
+	int copy_syncs;      /* Syncs sent while copying in, which the server ignores unless the copy has failed by then */
+	struct wbuf saved;   /* a read's messages, to be run elsewhere if the replica is lost before it answered */
+};
+
+struct session {
+	uint32_t magic;
+	enum session_state state;
+	struct session_env *env;
+	struct dlist link; /* env->sessions */
+	struct doomed doomed;
+	struct conn conn;
+	ev_timer timer;    /* login, or waiting for a server */
+	bool is_unix;
+	bool counted;      /* in env->n_clients */
+	bool busy;         /* input is being processed up the stack: do not enter again */
+
+	/* login */
+	struct config *cfg;
+	struct arena *login_arena;
+	struct startup *startup;
+	struct scram *scram;
+	unsigned char md5_salt[4];
+
+	struct tenant *tenant;
+	char *user;
+	uint32_t key_slot;
+	unsigned char key[4];
+
+	/* statements */
+	struct names stmts;    /* named */
+	struct stmt *unnamed;
+	struct stmt *portal;   /* what the unnamed portal is bound to */
+	struct names portals;  /* named ones */
+	uint64_t stream_left;  /* of a copy message that is passing through */
+	bool stream_forward;
+	bool skip_to_sync;     /* an error of pgspan's own in a group: all up to Sync is dropped */
+	bool wait_cancelled;   /* a cancel came while waiting for a server */
+	bool leaving;          /* Terminate came, or draining: closes when the leg is back */
+
+	/* transaction and settings */
+	enum session_tx tx;
+	char *begin_sql;       /* the held BEGIN's text */
+	bool begin_read_only;
+	unsigned pins;         /* enum pin_reason */
+	struct dlist settings; /* committed */
+	struct dlist pending;  /* made in this transaction */
+	struct dlist savepoints;
+	uint64_t settings_hash; /* of the committed ones; 0: none */
+	uint64_t env_hash;     /* of what plans depend on */
+	bool failed_now;       /* an ErrorResponse came since the last ReadyForQuery */
+
+	struct leg leg;
+};
+
+/* session.c */
+struct session *session_checked(struct session *s);
+/* Ends the session: flushes what can be flushed, gives the leg back or breaks it off. *s* is freed later. */
+void session_close(struct session *s, const char *why);
+/* Sends FATAL and ends. */
+void session_fatal(struct session *s, const struct diag *d);
+void session_process(struct session *s); /* looks at input again */
+/* ReadyForQuery's status as the client is to see it now. */
+char session_status(const struct session *s);
+/* Sends ERROR; in a group the rest up to Sync will be skipped; a block fails. ReadyForQuery is the caller's. */
+void session_error(struct session *s, const struct diag *d, bool in_group);
+void session_put(struct session *s, struct wbuf *w); /* sends and frees */
+int64_t session_now_ms(const struct session *s);
+
+/* login.c: each returns false when more input is needed or the session is over. */
+bool login_startup(struct session *s);
+bool login_auth(struct session *s);
+void login_welcome(struct session *s); /* a server is there, or the parameters are known already */
+void login_fini(struct session *s);
+
+/* query.c, group.c: process what is at the front of the input. RC_OK: something was consumed; RC_AGAIN: wait (for input, a
+ * server, or answers). */
+enum rc query_process(struct session *s, const struct wire_msg *m);
+enum rc group_process(struct session *s);
+
+/* A Parse (its ref) has ended; *sent*: the server has seen it, or would have. */
+void group_parse_ended(struct leg *l, void *ref, bool ok, bool sent);
+
+/* The plan of a text in the session's environment, with a reference. */
+struct plan_entry *session_plan(struct session *s, struct span sql);
+struct stmt *stmt_new(struct span text, const struct msg_parse *p);
+struct stmt *stmt_ref(struct stmt *st);
+void stmt_unref(struct stmt *st);
+const struct plan *stmt_plan(struct session *s, struct stmt *st);
+
+/* leg.c */
+/* The server that a statement of this kind should go to: its number. Only while there is no leg. */
+int leg_choose(struct session *s, bool read_only);
+/* Gets a server. RC_OK: linked; RC_AGAIN: session_process() will be called; RC_FAIL: an error was sent (state as before). */
+enum rc leg_attach(struct session *s, int shard, int number, struct diag *d);
+void leg_init(struct leg *l);
+void leg_cancel_wait(struct session *s);
+void leg_wait_timeout(struct session *s);
+void leg_request_cancel(struct session *s);
+void leg_resume(struct session *s); /* the client can take more */
+bool leg_is_quiet(const struct session *s); /* owes nothing */
+/* After relaying: gives the server back, or deals with its loss. */
+void leg_settle(struct session *s);
+/* Breaks off whatever runs. */
+void leg_abandon(struct session *s);
+void leg_fail_block(struct session *s, bool in_group);
+void leg_save(struct leg *l, struct span bytes);
+
+/* txn.c */
+struct effect *effect_new(struct plan_entry *plan, struct span text); /* NULL: it has none */
+void effect_free(struct effect *e);
+/* One statement has succeeded. */
+void txn_command(struct session *s, struct effect *e);
+/* A ReadyForQuery came: the block or implicit transaction may be over. */
+void txn_ready(struct session *s, char status);
+void txn_begin_held(struct session *s, const struct plan *p, struct span sql);
+void txn_forget_held(struct session *s);
+void txn_add_setting(struct session *s, const char *name, const char *sql);
+void txn_fini(struct session *s);
+void txn_forget_all(struct session *s); /* DISCARD ALL */
+
+#endif

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* txn - what statements do to the session: transaction blocks, settings, pins.
+ *
+ * Settings are kept by the text that made them, by name. Those of the running transaction are *pending*: COMMIT makes them the
+ * session's, ROLLBACK drops them, ROLLBACK TO drops those behind the savepoint. The hash of the session's list says whether
+ * a server has them. A statement takes effect when its CommandComplete comes; a block is over when ReadyForQuery says so. */
+#include "session_int.h"
+
+#include <xxhash.h>
+
+/* --- effects --- */
+
+static bool
+has_effect(const struct plan *p)
+{
+	if (p->pins || (p->flags & PLAN_DDL))
+		return true;
+	switch (p->kind) {
+	case STMT_COMMIT:
+	case STMT_ROLLBACK:
+	case STMT_SAVEPOINT:
+	case STMT_RELEASE:
+	case STMT_ROLLBACK_TO:
+	case STMT_PREPARE_TRANSACTION:
+	case STMT_SET:
+	case STMT_DISCARD:
+	case STMT_DEALLOCATE:
+		return true;
+	case STMT_MULTI:
+		for (int i = 0; i < p->n_parts; i++)
+			if (has_effect(p->parts[i]))
+				return true;
+		return false;
+	default:
+		return false;
+	}
+}
+
+struct effect *
+effect_new(struct plan_entry *plan, struct span text)
+{
+	if (!has_effect(plan->plan))
+		return NULL;
+	struct effect *e = xmalloc(sizeof *e + text.n + 1);
+	plan_entry_ref(plan);
+	e->plan = plan;
+	e->part = 0;
+	e->len = text.n;
+	memcpy(e->text, text.p, text.n);
+	e->text[text.n] = '\0';
+	return e;
+}
+
+void
+effect_free(struct effect *e)
+{
+	if (!e)
+		return;
+	plan_entry_unref(e->plan);
+	free(e);
+}
+
+/* --- settings --- */
+
+static struct setting *
+setting_new(const char *name, struct span sql)
+{
+	struct setting *g = xmalloc(sizeof *g);
+	dlist_init(&g->link);
+	g->name = xstrdup(name);
+	g->sql = xstrndup(sql.p, sql.n);
+	return g;
+}
+
+static void
+setting_free(struct setting *g)
+{
+	dlist_del(&g->link);
+	free(g->name);
+	free(g->sql);
+	free(g);
+}
+
+static void
+clear(struct dlist *list)
+{
+	while (!dlist_empty(list))
+		setting_free(dlist_first(list, struct setting, link));
+}
+
+static void
+rehash(struct session *s)
+{
+	if (dlist_empty(&s->settings)) {
+		s->settings_hash = 0;
+		return;
+	}
+	XXH64_hash_t h = 1;
+	for (struct dlist *i = s->settings.next; i != &s->settings; i = i->next) {
+		const char *sql = container_of(i, struct setting, link)->sql;
+		h = XXH3_64bits_withSeed(sql, strlen(sql), h);
+	}
+	s->settings_hash = h == 0 || h == UINT64_MAX ? 1 : h;
+}
+
+static void
+drop_name(struct dlist *list, const char *name)
+{
+	dlist_each(i, tmp, list) {
+		struct setting *g = container_of(i, struct setting, link);
+		if (strcmp(g->name, name) == 0)
+			setting_free(g);
+	}
+}
+
+/* The settings of the transaction that has committed become the session's. A RESET stands in the list as an empty text. */
+static void
+commit_pending(struct session *s)
+{
+	if (dlist_empty(&s->pending))
+		return;
+	while (!dlist_empty(&s->pending)) {
+		struct setting *g = dlist_first(&s->pending, struct setting, link);
+		dlist_del(&g->link);
+		if (g->name[0] == '\0') { /* RESET ALL */
+			clear(&s->settings);
+			setting_free(g);
+			continue;
+		}
+		drop_name(&s->settings, g->name);
+		if (g->sql[0] == '\0')
+			setting_free(g);
+		else
+			dlist_add_tail(&s->settings, &g->link);
+	}
+	rehash(s);
+	s->env_hash = 0;
+	/* The server has them, for they were made there. */
+	if (s->leg.server && !s->leg.linking)
+		s->leg.server->has.settings = s->settings_hash;
+}
+
+void
+txn_add_setting(struct session *s, const char *name, const char *sql)
+{
+	dlist_add_tail(&s->pending, &setting_new(name, span_str(sql))->link);
+}
+
+static int
+count(const struct dlist *list)
+{
+	int n = 0;
+	for (const struct dlist *i = list->next; i != list; i = i->next)
+		n++;
+	return n;
+}
+
+static void
+apply_set(struct session *s, const struct plan *p, struct span text)
+{
+	switch (p->set.kind) {
+	case SET_VALUE:
+		/* RESET ALL does not undo these two, so a server that has them is cleaned before anybody else gets it. */
+		if (strcmp(p->set.name, "role") == 0 || strcmp(p->set.name, "session_authorization") == 0) {
+			s->pins |= PIN_SETTING;
+			break;
+		}
+		dlist_add_tail(&s->pending, &setting_new(p->set.name, text)->link);
+		break;
+	case SET_SESSION_CHARACTERISTICS:
+		dlist_add_tail(&s->pending, &setting_new("session characteristics", text)->link);
+		break;
+	case SET_RESET:
+		dlist_add_tail(&s->pending, &setting_new(p->set.name, SPAN_LIT(""))->link);
+		break;
+	case SET_RESET_ALL:
+		dlist_add_tail(&s->pending, &setting_new("", SPAN_LIT(""))->link);
+		break;
+	case SET_NONE:
+	case SET_LOCAL:
+	case SET_TRANSACTION:
+		break;
+	}
+}
+
+/* --- savepoints --- */
+
+static void
+free_savepoint(struct savepoint *v)
+{
+	dlist_del(&v->link);
+	free(v->name);
+	free(v);
+}
+
+static void
+clear_savepoints(struct session *s)
+{
+	while (!dlist_empty(&s->savepoints))
+		free_savepoint(dlist_first(&s->savepoints, struct savepoint, link));
+}
+
+/* The newest savepoint of that name; those made after it are dropped. */
+static struct savepoint *
+back_to(struct session *s, const char *name)
+{
+	for (struct dlist *i = s->savepoints.prev; i != &s->savepoints; i = i->prev) {
+		if (strcmp(container_of(i, struct savepoint, link)->name, name) != 0)
+			continue;
+		while (i->next != &s->savepoints)
+			free_savepoint(container_of(i->next, struct savepoint, link));
+		return container_of(i, struct savepoint, link);
+	}
+	return NULL;
+}
+
+static void
+drop_pending(struct session *s, int keep)
+{
+	for (int n = count(&s->pending); n > keep; n--)
+		setting_free(dlist_last(&s->pending, struct setting, link));
+}
+
+/* --- commands --- */
+
+static void
+apply(struct session *s, const struct plan *p, struct span text)
+{
+	struct savepoint *v;
+	s->pins |= p->pins;
+	switch (p->kind) {
+	case STMT_COMMIT:
+	case STMT_PREPARE_TRANSACTION:
+		/* COMMIT of a failed block answers ROLLBACK: then failed_now, or an error before, has emptied the list. */
+		commit_pending(s);
+		clear_savepoints(s);
+		break;
+	case STMT_ROLLBACK:
+		drop_pending(s, 0);
+		clear_savepoints(s);
+		break;
+	case STMT_SAVEPOINT:
+		v = xcalloc(1, sizeof *v);
+		v->name = xstrdup(p->name ? p->name : "");
+		v->n_pending = count(&s->pending);
+		dlist_add_tail(&s->savepoints, &v->link);
+		break;
+	case STMT_RELEASE:
+		v = back_to(s, p->name ? p->name : "");
+		if (v)
+			free_savepoint(v);
+		break;
+	case STMT_ROLLBACK_TO:
+		v = back_to(s, p->name ? p->name : "");
+		if (v)
+			drop_pending(s, v->n_pending);
+		break;
+	case STMT_SET:
+		apply_set(s, p, text);
+		break;
+	case STMT_DISCARD:
+		if (p->name) /* DISCARD PLANS, TEMP, SEQUENCES: p->name says which */
+			break;
+		txn_forget_all(s);
+		break;
+	case STMT_DEALLOCATE:
+		break; /* done when it was sent: see query.c */
+	default:
+		break;
+	}
+}
+
+void
+txn_command(struct session *s, struct effect *e)
+{
+	const struct plan *p = e->plan->plan;
+	if (p->kind != STMT_MULTI) {
+		apply(s, p, span_of(e->text, e->len));
+		return;
+	}
+	if (e->part >= p->n_parts)
+		return;
+	int i = e->part++;
+	size_t off = p->part_off[i], len = p->part_len[i] ? p->part_len[i] : e->len - off;
+	apply(s, p->parts[i], off + len <= e->len ? span_of(e->text + off, len) : SPAN_NONE);
+}
+
+void
+txn_ready(struct session *s, char status)
+{
+	if (status == 'I') {
+		if (s->failed_now)
+			drop_pending(s, 0);
+		commit_pending(s);
+		clear_savepoints(s);
+		s->tx = TX_IDLE;
+		names_clear(&s->portals, (void (*)(void *))stmt_unref);
+	} else {
+		s->tx = TX_OPEN;
+	}
+	s->failed_now = false;
+}
+
+/* --- a held BEGIN --- */
+
+void
+txn_begin_held(struct session *s, const struct plan *p, struct span sql)
+{
+	s->begin_sql = xstrndup(sql.p, sql.n);
+	s->begin_read_only = (p->flags & PLAN_BEGIN_READ_ONLY) != 0;
+	s->tx = TX_HELD;
+}
+
+void
+txn_forget_held(struct session *s)
+{
+	free(s->begin_sql);
+	s->begin_sql = NULL;
+	s->begin_read_only = false;
+}
+
+void
+txn_forget_all(struct session *s)
+{
+	clear(&s->pending);
+	clear(&s->settings);
+	clear_savepoints(s);
+	rehash(s);
+	s->env_hash = 0;
+	s->pins = 0;
+	if (s->leg.server) {
+		s->leg.server->has.settings = 0;
+		s->leg.server->has.unclean = false;
+	}
+}
+
+void
+txn_fini(struct session *s)
+{
+	clear(&s->pending);
+	clear(&s->settings);
+	clear_savepoints(s);
+	txn_forget_held(s);
+}

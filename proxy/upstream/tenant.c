@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* tenant - see pgspan/tenant.h. */
+#include "pgspan/tenant.h"
+
+#include "pgspan/log.h"
+
+#include <libpq-fe.h>
+
+/* How long reads keep away from a server that could not be reached. */
+#define DOWN_MS 2000
+
+const char *const tenant_parameters[TENANT_PARAMETERS] = {
+    "application_name", "client_encoding", "DateStyle", "default_transaction_read_only", "in_hot_standby", "integer_datetimes",
+    "IntervalStyle", "is_superuser", "server_encoding", "server_version", "session_authorization", "standard_conforming_strings",
+    "TimeZone", "search_path"};
+
+void
+fleet_init(struct fleet *f)
+{
+	memset(f, 0, sizeof *f);
+	pthread_mutex_init(&f->lock, NULL);
+}
+
+static void
+free_limit(void *p)
+{
+	pool_limit_fini(p);
+	free(p);
+}
+
+void
+fleet_fini(struct fleet *f)
+{
+	names_clear(&f->limits, free_limit);
+	names_clear(&f->healths, free);
+	pthread_mutex_destroy(&f->lock);
+}
+
+struct server_health *
+fleet_health(struct fleet *f, const char *label)
+{
+	pthread_mutex_lock(&f->lock);
+	struct server_health *h = names_get(&f->healths, span_str(label));
+	if (!h) {
+		h = xcalloc(1, sizeof *h);
+		names_put(&f->healths, span_str(label), h);
+	}
+	pthread_mutex_unlock(&f->lock);
+	return h;
+}
+
+static struct pool_limit *
+limit_for(struct fleet *f, const struct server_config *s, const char *user, int max)
+{
+	char key[1024];
+	int n = snprintf(key, sizeof key, "%s\n%s", s->label, s->user ? s->user : user);
+	pthread_mutex_lock(&f->lock);
+	struct pool_limit *l = names_get(&f->limits, span_of(key, (size_t)n < sizeof key ? (size_t)n : sizeof key - 1));
+	if (!l) {
+		l = xcalloc(1, sizeof *l);
+		pool_limit_init(l, max);
+		names_put(&f->limits, span_of(key, (size_t)n < sizeof key ? (size_t)n : sizeof key - 1), l);
+	}
+	atomic_store(&l->max, max);
+	pthread_mutex_unlock(&f->lock);
+	return l;
+}
+
+void
+tenants_init(struct tenants *t, struct loop *l, struct fleet *f)
+{
+	memset(t, 0, sizeof *t);
+	t->loop = l;
+	t->fleet = f;
+}
+
+static void
+close_tenant(void *p)
+{
+	struct tenant *t = p;
+	for (int i = 0; i < t->n_pools; i++)
+		pool_close(t->pools[i]);
+}
+
+static void
+free_tenant(void *p)
+{
+	struct tenant *t = p;
+	for (int i = 0; i < t->n_pools; i++)
+		pool_free(t->pools[i]);
+	for (int i = 0; i < TENANT_PARAMETERS; i++)
+		free(t->parameters[i]);
+	free(t->pools);
+	free(t->healths);
+	free(t->first);
+	free(t->user);
+	if (t->password)
+		explicit_bzero(t->password, strlen(t->password));
+	free(t->password);
+	config_unref(t->cfg);
+	free(t);
+}
+
+static void
+each(struct tenants *t, void (*fn)(void *))
+{
+	for (uint32_t i = 0; i < t->by_name.cap; i++)
+		if (t->by_name.slots[i].name)
+			fn(t->by_name.slots[i].value);
+}
+
+void
+tenants_close(struct tenants *t)
+{
+	each(t, close_tenant);
+	for (int i = 0; i < t->n_retired; i++)
+		close_tenant(t->retired[i]);
+}
+
+void
+tenants_fini(struct tenants *t)
+{
+	names_clear(&t->by_name, free_tenant);
+	for (int i = 0; i < t->n_retired; i++)
+		free_tenant(t->retired[i]);
+	free(t->retired);
+}
+
+/* --- reload --- */
+
+static bool
+same_text(const char *a, const char *b)
+{
+	return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+/* Whether the same servers hold the same rows: then connections stay. */
+static bool
+same_servers(const struct database_config *a, const struct database_config *b)
+{
+	if (a->sharded != b->sharded || a->n_shards != b->n_shards || a->n_tables != b->n_tables)
+		return false;
+	for (int i = 0; i < a->n_shards; i++) {
+		const struct shard_config *x = &a->shards[i], *y = &b->shards[i];
+		if (x->n_servers != y->n_servers)
+			return false;
+		for (int k = 0; k < x->n_servers; k++)
+			if (x->servers[k].role != y->servers[k].role || !same_text(x->servers[k].conninfo, y->servers[k].conninfo))
+				return false;
+	}
+	if (a->map) {
+		if (shardmap_buckets(a->map) != shardmap_buckets(b->map) || shardmap_strategy(a->map) != shardmap_strategy(b->map))
+			return false;
+		for (uint32_t i = 0; i < shardmap_buckets(a->map); i++)
+			if (shardmap_shard_of_bucket(a->map, i) != shardmap_shard_of_bucket(b->map, i))
+				return false;
+	}
+	return true;
+}
+
+static _Atomic uint64_t serials;
+
+void
+tenants_reload(struct tenants *all, struct config *cfg)
+{
+	struct names keep = {NULL, 0, 0};
+	for (uint32_t i = 0; i < all->by_name.cap; i++) {
+		struct name_slot *slot = &all->by_name.slots[i];
+		struct tenant *t = slot->value;
+		if (!slot->name)
+			continue;
+		const struct database_config *db = config_database(cfg, t->db->name);
+		if (db && same_servers(t->db, db)) {
+			struct config *old = t->cfg;
+			t->cfg = config_ref(cfg);
+			t->db = db;
+			t->db_serial = atomic_fetch_add(&serials, 1) + 1;
+			for (int k = 0; k < t->n_pools; k++)
+				pool_set_max(t->pools[k], db->set.default_pool_size);
+			config_unref(old);
+			names_put(&keep, span_of(slot->name, slot->len), t);
+		} else {
+			all->retired = xrealloc(all->retired, (size_t)(all->n_retired + 1) * sizeof(struct tenant *));
+			all->retired[all->n_retired++] = t;
+			for (int k = 0; k < t->n_pools; k++)
+				pool_retire(t->pools[k]);
+		}
+	}
+	names_clear(&all->by_name, NULL);
+	all->by_name = keep;
+}
+
+static void
+tidy_tenant(void *p)
+{
+	struct tenant *t = p;
+	for (int i = 0; i < t->n_pools; i++)
+		pool_tidy(t->pools[i]);
+}
+
+void
+tenants_tidy(struct tenants *t)
+{
+	each(t, tidy_tenant);
+}
+
+struct tenant *
+tenants_get(struct tenants *all, struct config *cfg, const struct database_config *db, const char *user, const char *password)
+{
+	char key[1024];
+	int n = snprintf(key, sizeof key, "%s\n%s", db->name, user);
+	struct span name = span_of(key, (size_t)n < sizeof key ? (size_t)n : sizeof key - 1);
+	struct tenant *t = names_get(&all->by_name, name);
+	if (t)
+		return t;
+	t = xcalloc(1, sizeof *t);
+	t->cfg = config_ref(cfg);
+	t->db = db;
+	t->db_serial = atomic_fetch_add(&serials, 1) + 1;
+	t->user = xstrdup(user);
+	t->password = password ? xstrdup(password) : NULL;
+	t->first = xcalloc((size_t)db->n_shards, sizeof *t->first);
+	for (int i = 0; i < db->n_shards; i++) {
+		t->first[i] = t->n_pools;
+		t->n_pools += db->shards[i].n_servers;
+	}
+	t->pools = xcalloc((size_t)t->n_pools, sizeof(struct pool *));
+	t->healths = xcalloc((size_t)t->n_pools, sizeof(struct server_health *));
+	for (int i = 0; i < db->n_shards; i++) {
+		for (int k = 0; k < db->shards[i].n_servers; k++) {
+			const struct server_config *s = &db->shards[i].servers[k];
+			struct pool_config pc = {
+			    .conninfo = s->conninfo,
+			    .user = s->user ? NULL : user,
+			    .password = s->has_password || s->user ? NULL : password,
+			    .connect_timeout_ms = db->set.server_connect_timeout_ms,
+			    .idle_timeout_ms = db->set.server_idle_timeout_ms,
+			    .lifetime_ms = db->set.server_lifetime_ms,
+			};
+			t->pools[t->first[i] + k] = pool_new(all->loop, &pc, limit_for(all->fleet, s, user, db->set.default_pool_size));
+			t->healths[t->first[i] + k] = fleet_health(all->fleet, s->label);
+		}
+	}
+	names_put(&all->by_name, name, t);
+	return t;
+}
+
+int
+tenant_pick_read(struct tenant *t, int shard, int64_t now_ms)
+{
+	int n = t->db->shards[shard].n_servers;
+	if (t->db->set.read_consistency == READ_PRIMARY)
+		return 0;
+	for (int i = 1; i < n; i++) {
+		int k = 1 + (int)(t->turn++ % (unsigned)(n - 1));
+		struct server_health *h = t->healths[t->first[shard] + k];
+		if (atomic_load_explicit(&h->down_until_ms, memory_order_relaxed) <= now_ms &&
+		    !atomic_load_explicit(&h->lagging, memory_order_relaxed))
+			return k;
+	}
+	return 0;
+}
+
+void
+tenant_server_failed(struct tenant *t, int shard, int server, int64_t now_ms)
+{
+	atomic_store(&t->healths[t->first[shard] + server]->down_until_ms, now_ms + DOWN_MS);
+}
+
+void
+tenant_server_ok(struct tenant *t, int shard, int server)
+{
+	struct server_health *h = t->healths[t->first[shard] + server];
+	if (UNLIKELY(atomic_load_explicit(&h->down_until_ms, memory_order_relaxed) != 0))
+		atomic_store(&h->down_until_ms, 0);
+}
+
+void
+tenant_learn(struct tenant *t, struct server *s)
+{
+	for (int i = 0; i < TENANT_PARAMETERS; i++) {
+		const char *v = PQparameterStatus(s->pg, tenant_parameters[i]);
+		free(t->parameters[i]);
+		t->parameters[i] = v ? xstrdup(v) : NULL;
+	}
+}
