@@ -75,6 +75,7 @@ struct copy_split {
 	/* The row being looked at. */
 	size_t looked; /* bytes of it that need no second look */
 	bool in_quote; /* CSV, at *looked* */
+	bool special;  /* it has a backslash (text) or a quote (CSV), so its fields do not stand for themselves */
 
 	/* A view of the bytes at hand, valid during one call. */
 	const char *end;
@@ -360,10 +361,9 @@ find_text_row(struct copy_split *cs, const char *row, struct row *r, struct diag
 
 		if (LIKELY(stop < bs))
 			return at_newline(cs, row, stop, r, d);
-		if (bs == cs->end)
+		if (bs == cs->end || bs + 1 == cs->end)
 			return part(cs, row, bs);
-		if (bs + 1 == cs->end)
-			return part(cs, row, bs);
+		cs->special = true;
 		if (bs[1] == '.')
 			return at_end_mark(cs, row, bs, r, d);
 		pos = bs + 2; /* whatever follows a backslash is data, a newline too */
@@ -407,7 +407,7 @@ find_csv_row(struct copy_split *cs, const char *row, struct row *r, struct diag 
 				return at_newline(cs, row, stop, r, d);
 			if (quote == cs->end)
 				return part(cs, row, quote);
-			cs->in_quote = true;
+			cs->in_quote = cs->special = true;
 		}
 		pos = quote + 1;
 	}
@@ -533,7 +533,7 @@ text_field_end(const struct copy_split *cs, const char *p, const char *end, bool
 }
 
 static void
-decode_key(struct copy_split *cs, int k, struct field_bytes f, bool special)
+decode_key(struct copy_split *cs, int k, struct field_bytes f)
 {
 	const struct copy_plan *plan = cs->spec.plan;
 	int field = plan->key_field[k];
@@ -545,11 +545,11 @@ decode_key(struct copy_split *cs, int k, struct field_bytes f, bool special)
 	key->is_missing = false;
 	if (plan->format == COPY_FORMAT_TEXT) {
 		key->is_null = is_null;
-		if (special && !is_null)
+		if (cs->special && !is_null)
 			key->value = unescape_text(cs, f);
 		return;
 	}
-	if (special)
+	if (cs->special)
 		key->value = unescape_csv(cs, f, &quoted);
 	key->is_null = is_null && !quoted;
 	if (key->is_null)
@@ -565,12 +565,10 @@ read_keys(struct copy_split *cs, const char *row, size_t n)
 {
 	bool csv = cs->spec.plan->format == COPY_FORMAT_CSV;
 	const char *p = row, *end = row + n;
-	/* Looked for anew: the search for the row's end has moved the cached places past what it skipped. */
-	bool special = memchr(row, csv ? cs->quote.byte : '\\', n) != NULL;
 
 	for (int f = 0; f <= cs->last_field; f++) {
-		const char *stop = csv ? special ? csv_field_end(cs, p, end) : text_field_end(cs, p, end, false)
-		                       : text_field_end(cs, p, end, special);
+		const char *stop = csv && cs->special ? csv_field_end(cs, p, end)
+		                                      : text_field_end(cs, p, end, cs->special);
 
 		if (cs->key_of_field[f] >= 0)
 			cs->fields[cs->key_of_field[f]] = (struct field_bytes){p, (size_t)(stop - p)};
@@ -579,13 +577,13 @@ read_keys(struct copy_split *cs, const char *row, size_t n)
 		p = stop + 1;
 	}
 	wbuf_clear(&cs->scratch);
-	if (special)
+	if (cs->special)
 		(void)wbuf_room(&cs->scratch, n);
 	for (int k = 0; k < cs->spec.n_key; k++) {
 		if (cs->spec.plan->key_field[k] < 0)
 			cs->keys[k] = (struct copy_key){.is_missing = true};
 		else
-			decode_key(cs, k, cs->fields[k], special);
+			decode_key(cs, k, cs->fields[k]);
 	}
 	return true;
 }
@@ -603,10 +601,9 @@ ask_route(struct copy_split *cs, struct diag *d)
 
 /* PostgreSQL counts a newline within quotes as a line too, if it is the last byte of the newline style. */
 static void
-count_lines(struct copy_split *cs, const char *row, size_t n, bool ended)
+count_lines(struct copy_split *cs, const char *row, size_t n)
 {
 	cs->n_lines++;
-	(void)ended;
 	if (cs->spec.plan->format == COPY_FORMAT_CSV) {
 		char c = cs->newline == NEWLINE_LF ? '\n' : '\r';
 		const char *p = row, *end = row + n;
@@ -623,7 +620,7 @@ take_line(struct copy_split *cs, const char *row, size_t data_bytes, size_t tota
 {
 	int shard = 0; /* for a row without its keys: PostgreSQL says "missing data for column" */
 
-	count_lines(cs, row, data_bytes, true);
+	count_lines(cs, row, data_bytes);
 	if (cs->stage == STAGE_HEAD) {
 		cs->stage = STAGE_ROWS;
 		emit_to_all(cs, row, total_bytes);
@@ -684,7 +681,7 @@ take_lines(struct copy_split *cs, const char *p, size_t *used, struct diag *d)
 			p += r.total_bytes;
 		}
 		cs->looked = 0;
-		cs->in_quote = false;
+		cs->in_quote = cs->special = false;
 	}
 	*used = (size_t)(p - start);
 	return RC_OK;
@@ -711,7 +708,7 @@ find_binary_head(const struct copy_split *cs, const char *p, struct row *r)
 	return have < r->total_bytes ? FOUND_PART : FOUND_ROW;
 }
 
-/* One tuple. cs->looked is the place of the next field's length, cs->keys are not touched before it is complete. */
+/* One tuple. One in many pieces is walked anew with each, but by its fields, not its bytes. */
 static enum found
 find_tuple(struct copy_split *cs, const char *p, int *n_fields, struct row *r)
 {
