@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #define PLAN_CACHE_BYTES (16u << 20)
-#define TIDY_S 1.
+#define TIDY_S 1. /* also bounds how long a Parse may be answered from memory */
 
 struct worker {
 	struct process *process;

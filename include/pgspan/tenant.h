@@ -41,6 +41,7 @@ struct tenant {
 	int *first; /* of shard i in pools */
 	int n_pools;
 	unsigned turn;      /* round robin over replicas */
+	struct stmt_set known; /* statements that some server has prepared lately, under some settings: see group.c */
 	char *parameters[TENANT_PARAMETERS]; /* as the server reported at log-in; all NULL before the first */
 };
 

@@ -9,6 +9,10 @@
  *   server, new to it:  Parse pgspan_<h>, Bind pgspan_<h>, Execute, Sync        answers 1 2 … C Z
  *   server, has it:                       Bind pgspan_<h>, Execute, Sync        answers (1) 2 … C Z      ( ) made up here
  *
+ * A group that only prepares what some server has prepared a moment ago is answered at once, without a server: a client
+ * that waits for a Parse while it keeps others of its own from ending their transactions (pgbench -M prepared with fewer
+ * servers than clients) would wait for ever.
+ *
  * PostgreSQL itself complains of names that are taken (42P05) or unknown (26000), in its own words. */
 #include "session_int.h"
 
@@ -20,6 +24,7 @@
 
 #define GROUP_MAX_BYTES (256u << 10) /* looked at together, unless one message is larger */
 #define STATEMENTS_PER_SERVER 200
+#define KNOWN_STATEMENTS 1000
 
 /* What a Parse's entry in the FIFO refers to. */
 struct parsing {
@@ -89,6 +94,14 @@ parsing_new(struct stmt *st, bool of_client, struct span name)
 	return p;
 }
 
+/* A statement means the same only under the same settings. */
+static struct stmt_id
+known_id(const struct session *s, struct stmt_id id)
+{
+	id.hi ^= s->settings_hash * 0x9e3779b97f4a7c15u;
+	return id;
+}
+
 void
 group_parse_ended(struct leg *l, void *ref, bool ok, bool sent)
 {
@@ -96,6 +109,11 @@ group_parse_ended(struct leg *l, void *ref, bool ok, bool sent)
 	struct session *s = l->session;
 	if (!p)
 		return;
+	struct stmt_id known = known_id(s, p->stmt->id), gone;
+	if (ok && sent && dlist_empty(&s->pending) && s->pins == 0)
+		(void)stmt_set_add(&s->tenant->known, known, KNOWN_STATEMENTS, &gone);
+	else if (!ok && sent)
+		stmt_set_remove(&s->tenant->known, known);
 	if (!ok && sent && l->server) {
 		if (p->len == 0 && stmt_id_eq(l->server->has.unnamed, p->stmt->id))
 			l->server->has.unnamed = (struct stmt_id){0, 0};
@@ -130,6 +148,7 @@ struct group {
 	char end;       /* S, H, or 0: more is to come */
 	bool read_only; /* all its statements are */
 	bool only_begin, only_end; /* all it executes is BEGIN, or COMMIT or ROLLBACK */
+	bool only_parse;           /* nothing but Parse and Sync */
 	const struct plan *plan;   /* of the last statement named */
 	struct stmt *stmt;
 	int shard;
@@ -254,9 +273,11 @@ look_at(struct session *s, struct group *g, struct look *k, struct diag *d)
 	size_t at = 0;
 	bool begin = false, end = false, other = false;
 	g->read_only = true;
+	g->only_parse = g->end == 'S';
 	while (next(s, &at, g, &m)) {
 		struct msg_parse p;
 		struct msg_bind b;
+		g->only_parse &= m.type == 'P' || m.type == 'S';
 		struct msg_target t;
 		struct span name = SPAN_NONE;
 		struct stmt *st = NULL;
@@ -380,7 +401,10 @@ can_answer_here(struct session *s, const struct group *g, const struct look *k)
 {
 	bool idle_begin = g->only_begin && s->tx == TX_IDLE && s->tenant->db->set.pool_mode == POOL_MODE_TRANSACTION;
 	bool held_end = g->only_end && (s->tx == TX_HELD || s->tx == TX_HELD_FAILED);
-	if (s->leg.server || !(idle_begin || held_end))
+	bool known = g->only_parse && s->tx != TX_HELD_FAILED && s->pins == 0;
+	for (int i = 0; i < k->n && known; i++)
+		known = stmt_set_has(&s->tenant->known, known_id(s, k->made[i]->id));
+	if (s->leg.server || !(idle_begin || held_end || known))
 		return false;
 	int executes = 0;
 	size_t at = 0;
@@ -734,6 +758,7 @@ with_group(struct session *s, struct group *g, struct look *k)
 		if (rc != RC_OK)
 			return rc;
 	}
+	leg_begin(s);
 	return send_group(s, g) ? RC_OK : RC_AGAIN;
 }
 

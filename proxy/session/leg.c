@@ -4,7 +4,7 @@
  *   none ── leg_attach ──► waiting ──► linking (settings differ: one round trip) ──► linked ── leg_settle ──► none
  *                             └──────────────────────────────────────────────────────►┘
  *
- * Linking also opens a held BEGIN on the server, as Parse, Bind, Execute without Sync: should it fail, PostgreSQL ignores all
+ * A held BEGIN goes just ahead of the first statement, as Parse, Bind, Execute without Sync: should it fail, PostgreSQL ignores all
  * up to the next Sync, a simple Query included, so nothing can run outside the block that the client asked for.
  *
  * The leg stays while anything is owed, a block or an implicit transaction is open, or the session is pinned. Giving
@@ -67,11 +67,10 @@ inject(struct leg *l, struct span sql, void *ref)
 	l->unsynced = true;
 }
 
-/* The server has the session's settings: the held block may begin there. */
-static void
-linked(struct leg *l)
+void
+leg_begin(struct session *s)
 {
-	struct session *s = l->session;
+	struct leg *l = &s->leg;
 	if (s->tx != TX_HELD)
 		return;
 	inject(l, span_str(s->begin_sql), begin_mark);
@@ -120,7 +119,6 @@ take_server(struct leg *l, struct server *sv)
 		send_settings(l);
 		return RC_AGAIN;
 	}
-	linked(l);
 	return RC_OK;
 }
 
@@ -327,10 +325,8 @@ on_ready(struct relay *r, char status, bool mine)
 	if (l->linking && replies_empty(&r->server->replies)) {
 		l->linking = false;
 		s->failed_now = false;
-		if (!l->failed) {
+		if (!l->failed)
 			r->server->has.settings = s->settings_hash;
-			linked(l);
-		}
 		return status;
 	}
 	if (!mine)

@@ -171,6 +171,7 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 		if (rc != RC_OK)
 			return rc;
 	}
+	leg_begin(s);
 	bool all = (p->kind == STMT_DEALLOCATE && !p->name) || (p->kind == STMT_DISCARD && !p->name);
 	if (all) {
 		names_clear(&s->stmts, (void (*)(void *))stmt_unref);

@@ -216,6 +216,7 @@ function_call(struct session *s, const struct wire_head *h)
 		if (rc != RC_OK)
 			return rc;
 	}
+	leg_begin(s);
 	replies_push(&l->server->replies, REPLY_FUNCTION, REPLY_FORWARD, NULL);
 	s->stream_left = h->total;
 	s->stream_forward = true;

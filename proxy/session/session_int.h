@@ -179,6 +179,8 @@ const struct plan *stmt_plan(struct session *s, struct stmt *st);
 int leg_choose(struct session *s, bool read_only);
 /* Gets a server. RC_OK: linked; RC_AGAIN: session_process() will be called; RC_FAIL: an error was sent (state as before). */
 enum rc leg_attach(struct session *s, int shard, int number, struct diag *d);
+/* Opens a held block on the leg's server: to be called right before the block's first statement is sent. */
+void leg_begin(struct session *s);
 void leg_init(struct leg *l);
 void leg_cancel_wait(struct session *s);
 void leg_wait_timeout(struct session *s);

@@ -90,6 +90,7 @@ free_tenant(void *p)
 		pool_free(t->pools[i]);
 	for (int i = 0; i < TENANT_PARAMETERS; i++)
 		free(t->parameters[i]);
+	stmt_set_clear(&t->known);
 	free(t->pools);
 	free(t->healths);
 	free(t->first);
@@ -196,6 +197,7 @@ tidy_tenant(void *p)
 	struct tenant *t = p;
 	for (int i = 0; i < t->n_pools; i++)
 		pool_tidy(t->pools[i]);
+	stmt_set_clear(&t->known);
 }
 
 void
