@@ -9,6 +9,7 @@
 #include "pgspan/tenant.h"
 
 struct monitor;
+struct twophase;
 
 /* Looks at every server once (a few seconds at most), then goes on in its own thread. */
 struct monitor *monitor_start(struct config *cfg, struct fleet *fleet);
@@ -22,5 +23,7 @@ uint64_t monitor_generation(const struct monitor *m);
 struct catalog *monitor_catalog(struct monitor *m, const char *database);
 /* The schema may have changed: look soon. */
 void monitor_poke(struct monitor *m);
+/* Where workers hand over transactions over several shards; lives as long as the monitor. */
+struct twophase *monitor_twophase(const struct monitor *m);
 
 #endif

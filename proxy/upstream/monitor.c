@@ -2,11 +2,13 @@
 /* monitor - see pgspan/monitor.h.
  *
  * Once a second, for each server: a short query (role, lag) on a connection that is kept. A server that does not answer
- * is marked down for reads until it does. Catalogs are loaded again every CATALOG_MS, and soon after monitor_poke(). */
+ * is marked down for reads until it does. Catalogs are loaded again every CATALOG_MS, and soon after monitor_poke().
+ * On the same connections, transactions over several shards that lost their session are finished: see twophase.h. */
 #include "pgspan/monitor.h"
 
 #include "pgspan/auth.h"
 #include "pgspan/log.h"
+#include "pgspan/twophase.h"
 
 #include <errno.h>
 #include <libpq-fe.h>
@@ -19,6 +21,17 @@
 #define ANSWER_MS 3000
 #define DOWN_MS 5000
 
+/* Where the primary's WAL stood when: how long ago it passed a replica's position is the replica's lag. Unlike the time of the
+ * last replayed transaction this is right on an idle primary too. */
+#define SAMPLES 128
+struct history {
+	struct {
+		int64_t at_ms;
+		uint64_t lsn;
+	} sample[SAMPLES];
+	int n; /* taken so far; the last SAMPLES are kept */
+};
+
 struct watched {
 	struct server_health *health;
 	const struct server_config *server; /* of cfg */
@@ -26,6 +39,8 @@ struct watched {
 	int64_t max_lag_ms;
 	PGconn *conn;
 	bool was_up, known;
+	struct history *history; /* of a primary; NULL for replicas */
+	struct watched *primary; /* of its shard; itself for a primary */
 };
 
 struct kept {
@@ -40,6 +55,7 @@ struct monitor {
 	int n_watched;
 	struct config *cfg;
 	int64_t catalogs_at_ms;
+	struct twophase *twophase;
 
 	_Atomic uint64_t generation;
 	struct {
@@ -63,8 +79,10 @@ now_ms(void)
 static void
 forget_watched(struct monitor *m)
 {
-	for (int i = 0; i < m->n_watched; i++)
+	for (int i = 0; i < m->n_watched; i++) {
 		PQfinish(m->watched[i].conn);
+		free(m->watched[i].history);
+	}
 	free(m->watched);
 	m->watched = NULL;
 	m->n_watched = 0;
@@ -86,9 +104,16 @@ watch(struct monitor *m, struct config *cfg)
 				    .server = &db->shards[i].servers[k],
 				    .db = db,
 				    .max_lag_ms = db->set.max_replica_lag_ms,
+				    .history = k == 0 ? xcalloc(1, sizeof(struct history)) : NULL,
 				};
 			}
 		}
+	}
+	struct watched *primary = NULL;
+	for (int i = 0; i < m->n_watched; i++) {
+		if (m->watched[i].history)
+			primary = &m->watched[i];
+		m->watched[i].primary = primary;
 	}
 	m->catalogs_at_ms = 0;
 }
@@ -138,23 +163,47 @@ ask(PGconn *c, const char *sql)
 }
 
 static void
+note_position(struct history *h, int64_t at_ms, uint64_t lsn)
+{
+	h->sample[h->n % SAMPLES].at_ms = at_ms;
+	h->sample[h->n % SAMPLES].lsn = lsn;
+	h->n++;
+}
+
+/* How long ago the primary went past *lsn*; 0 if it has not, as far as is known. */
+static int64_t
+lag_of(const struct history *h, int64_t now, uint64_t lsn)
+{
+	for (int i = h->n > SAMPLES ? h->n - SAMPLES : 0; i < h->n; i++)
+		if (h->sample[i % SAMPLES].lsn > lsn)
+			return now - h->sample[i % SAMPLES].at_ms;
+	return 0;
+}
+
+static void
+note_lag(struct watched *w, int64_t lag)
+{
+	bool lagging = w->max_lag_ms > 0 && lag > w->max_lag_ms;
+	if (lagging != atomic_load(&w->health->lagging))
+		log_warning("server %s is %s", w->server->label, lagging ? "too far behind: it gets no reads" : "near enough again");
+	atomic_store(&w->health->lagging, lagging);
+}
+
+static void
 look_at(struct monitor *m, struct watched *w)
 {
-	static const char sql[] =
-	    "SELECT pg_is_in_recovery(), CASE WHEN NOT pg_is_in_recovery() OR pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0"
-	    " ELSE coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) * 1000, 0) END::int8,"
-	    " CASE WHEN pg_is_in_recovery() THEN EXISTS (SELECT FROM pg_stat_wal_receiver) ELSE true END";
+	static const char sql[] = "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()"
+	                          " ELSE pg_current_wal_lsn() END - '0/0'::pg_lsn";
 	if (!w->conn)
 		w->conn = open_server(m, w->server);
 	PGresult *r = w->conn ? ask(w->conn, sql) : NULL;
 	bool up = r != NULL;
 	if (up) {
-		int64_t lag = strtoll(PQgetvalue(r, 0, 1), NULL, 10);
-		bool replica = w->server->role == SERVER_REPLICA;
-		bool lagging = replica && w->max_lag_ms > 0 && lag > w->max_lag_ms;
-		if (lagging != atomic_load(&w->health->lagging))
-			log_warning("server %s is %s", w->server->label, lagging ? "too far behind: it gets no reads" : "near enough again");
-		atomic_store(&w->health->lagging, lagging);
+		uint64_t lsn = strtoull(PQgetvalue(r, 0, 1), NULL, 10);
+		if (w->history)
+			note_position(w->history, now_ms(), lsn);
+		else
+			note_lag(w, lag_of(w->primary->history, now_ms(), lsn));
 		atomic_store(&w->health->down_until_ms, 0);
 		PQclear(r);
 	} else {
@@ -221,11 +270,38 @@ load_catalogs(struct monitor *m)
 	}
 }
 
+/* Lends the connections to the primaries of a sharded database to twophase_tend(). */
+static void
+tend_database(struct monitor *m, const struct database_config *db)
+{
+	struct twophase_shard shards[MAX_SHARDS];
+	struct watched *of[MAX_SHARDS];
+	int n = 0;
+	for (int i = 0; i < m->n_watched && n < db->n_shards; i++) {
+		struct watched *w = &m->watched[i];
+		if (w->server != &db->shards[n].servers[0])
+			continue;
+		of[n] = w;
+		shards[n] = (struct twophase_shard){.number = db->shards[n].number, .label = w->server->label, .conn = w->conn};
+		n++;
+	}
+	twophase_tend(m->twophase, db->name, m->cfg->instance_name, shards, n);
+	for (int i = 0; i < n; i++) {
+		if (!shards[i].lost)
+			continue;
+		PQfinish(of[i]->conn);
+		of[i]->conn = NULL;
+	}
+}
+
 static void
 round_of_looks(struct monitor *m, bool catalogs)
 {
 	for (int i = 0; i < m->n_watched; i++)
 		look_at(m, &m->watched[i]);
+	for (int d = 0; d < m->cfg->n_databases; d++)
+		if (m->cfg->databases[d].sharded)
+			tend_database(m, &m->cfg->databases[d]);
 	if (catalogs || now_ms() - m->catalogs_at_ms >= CATALOG_MS)
 		load_catalogs(m);
 }
@@ -261,6 +337,7 @@ monitor_start(struct config *cfg, struct fleet *fleet)
 {
 	struct monitor *m = xcalloc(1, sizeof *m);
 	m->fleet = fleet;
+	m->twophase = twophase_new();
 	pthread_mutex_init(&m->shared.lock, NULL);
 	pthread_cond_init(&m->shared.wake, NULL);
 	watch(m, config_ref(cfg));
@@ -307,11 +384,18 @@ monitor_stop(struct monitor *m)
 		catalog_unref(m->shared.kept[i].catalog);
 	}
 	free(m->shared.kept);
+	twophase_free(m->twophase);
 	config_unref(m->shared.next);
 	config_unref(m->cfg);
 	pthread_mutex_destroy(&m->shared.lock);
 	pthread_cond_destroy(&m->shared.wake);
 	free(m);
+}
+
+struct twophase *
+monitor_twophase(const struct monitor *m)
+{
+	return m->twophase;
 }
 
 uint64_t
