@@ -20,7 +20,21 @@ struct fleet {
 	pthread_mutex_t lock;
 	struct names limits;  /* "label\nuser" → struct pool_limit */
 	struct names healths; /* "label" → struct server_health */
+	_Atomic uint64_t ddl_epoch; /* grows with each DDL that was seen */
 };
+
+/* Statements that servers have prepared before the last DDL are not to be trusted. */
+static inline uint64_t
+fleet_ddl_epoch(const struct fleet *f)
+{
+	return atomic_load_explicit(&f->ddl_epoch, memory_order_relaxed);
+}
+
+static inline void
+fleet_ddl_seen(struct fleet *f)
+{
+	atomic_fetch_add(&f->ddl_epoch, 1);
+}
 
 void fleet_init(struct fleet *f);
 /* After all tenants are gone. */

@@ -190,12 +190,11 @@ conninfo_mistake(const char *value, const char *err, struct arena *mem, struct m
 	static const char unknown_option[] = "invalid connection option \"";
 	const char *what = err ? arena_strndup(mem, err, strcspn(err, "\n")) : "out of memory";
 	const char *last = strrchr(what, '"');
-	const char *near = NULL;
-	if (strncmp(what, unknown_option, sizeof unknown_option - 1) == 0) {
-		const char *name = what + sizeof unknown_option - 1;
-		near = nearest_option(arena_strndup(mem, name, (size_t)(last - name)), mem);
-	}
-	bool may_leak = strcasestr(value, "pass") || strstr(value, "://");
+	const char *name = strncmp(what, unknown_option, sizeof unknown_option - 1) == 0 ? what + sizeof unknown_option - 1 : NULL;
+	const char *near = name ? nearest_option(arena_strndup(mem, name, (size_t)(last - name)), mem) : NULL;
+	/* An option's name may be shown when it looks like one: a stray word or a URI without its scheme holds passwords too. */
+	bool is_name = name && last > name && name + strspn(name, "abcdefghijklmnopqrstuvwxyz_") == last;
+	bool may_leak = !is_name || strcasestr(value, "pass") || strstr(value, "://");
 	const char *open = may_leak && !near ? strchr(what, '"') : NULL;
 	while (open && open[1] && strchr("=:/]", open[1]) && open[2] == '"')
 		open = strchr(open + 3, '"'); /* libpq's own words, such as "=" */
@@ -209,7 +208,7 @@ conninfo_mistake(const char *value, const char *err, struct arena *mem, struct m
 
 /* What libpq would take, but pgspan can't. False: a mistake was added. */
 static bool
-check_options(const PQconninfoOption *all, struct mistakes *m, int line, const char *key)
+check_options(const PQconninfoOption *all, bool is_uri, struct mistakes *m, int line, const char *key)
 {
 	static const char *const single[] = {"host", "hostaddr", "port"};
 	for (size_t i = 0; i < ARRAY_LEN(single); i++) {
@@ -224,7 +223,8 @@ check_options(const PQconninfoOption *all, struct mistakes *m, int line, const c
 		char *end;
 		long n = strtol(port, &end, 10);
 		if (*end || n < 1 || n > 65535) {
-			mistake_add(m, line, key, "\"%s\" is not a port; expected 1 to 65535", port);
+			/* In a URI whose password has a bare slash, "port" is the password's beginning. */
+			mistake_add(m, line, key, "\"%s\" is not a port; expected 1 to 65535", is_uri ? "***" : port);
 			return false;
 		}
 	}
@@ -279,7 +279,7 @@ config_server_parse(struct server_config *s, const char *value, const char *dbna
 		PQfreemem(err);
 		return RC_FAIL;
 	}
-	bool good = check_options(all, m, line, key);
+	bool good = check_options(all, strstr(value, "://") != NULL, m, line, key);
 	if (good) {
 		const char *written = option_value(all, "dbname");
 		s->dbname = arena_strdup(mem, written ? written : dbname);

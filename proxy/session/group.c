@@ -399,7 +399,7 @@ answer_here(struct session *s, struct group *g)
 static bool
 can_answer_here(struct session *s, const struct group *g, const struct look *k)
 {
-	bool idle_begin = g->only_begin && s->tx == TX_IDLE && s->tenant->db->set.pool_mode == POOL_MODE_TRANSACTION;
+	bool idle_begin = g->only_begin && txn_holds_begin(s);
 	bool held_end = g->only_end && (s->tx == TX_HELD || s->tx == TX_HELD_FAILED);
 	bool known = g->only_parse && s->tx != TX_HELD_FAILED && s->pins == 0;
 	for (int i = 0; i < k->n && known; i++)
@@ -583,7 +583,8 @@ send_execute(struct session *s, const struct wire_msg *m, struct span portal)
 			stmt_set_clear(&l->server->has.stmts);
 			l->server->has.unnamed = (struct stmt_id){0, 0};
 		}
-		if (p->pins)
+		char name[128];
+		if (p->pins & ~(unsigned)PIN_SETTING || (p->pins && !query_is_set_config(st->text, name, sizeof name)))
 			l->server->has.unclean = true;
 	}
 	send_whole(l, m);

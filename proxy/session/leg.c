@@ -78,11 +78,16 @@ leg_begin(struct session *s)
 	txn_forget_held(s);
 }
 
+/* What the server lacks, in one Query whose end is waited for: if a part of it fails, the client's statement must not run. */
 static void
-send_settings(struct leg *l)
+send_link(struct leg *l, bool forget)
 {
 	struct session *s = l->session;
 	struct wbuf sql = {0}, w = {0};
+	if (forget) {
+		wbuf_bytes(&sql, "DEALLOCATE ALL;", 15);
+		stmt_set_clear(&l->server->has.stmts);
+	}
 	if (l->server->has.settings != 0)
 		wbuf_bytes(&sql, "RESET ALL;", 10);
 	/* Role and authorization are not reset by RESET ALL; a server that had them is unclean and never comes here. */
@@ -115,8 +120,12 @@ take_server(struct leg *l, struct server *sv)
 	relay_init(&l->relay, sv, &s->conn, &relay_ops);
 	l->copy_in = l->unsynced = l->lost = l->need_sync = l->said_fatal = l->answers_begin = false;
 	wbuf_clear(&l->saved);
-	if (sv->has.settings != s->settings_hash) {
-		send_settings(l);
+	/* Statements whose tables have changed since may have another result now: those of before are made anew. */
+	uint64_t epoch = fleet_ddl_epoch(s->env->tenants.fleet);
+	bool forget = sv->has.ddl_epoch != epoch && sv->has.stmts.n > 0;
+	sv->has.ddl_epoch = epoch;
+	if (forget || sv->has.settings != s->settings_hash) {
+		send_link(l, forget);
 		return RC_AGAIN;
 	}
 	return RC_OK;
@@ -226,8 +235,8 @@ on_ended(struct relay *r, const struct reply *e, bool ok)
 		break;
 	case REPLY_QUERY:
 		effect_free(e->ref);
-		if (!ok && e->action == REPLY_FORWARD)
-			l->need_sync = true;
+		if (!ok && l->answers_begin)
+			l->need_sync = true; /* the client's Query was ignored with the BEGIN: it sends no Sync */
 		break;
 	default:
 		break;
@@ -290,6 +299,10 @@ on_error(struct relay *r, const struct wire_msg *m, bool mine)
 		s->tx = TX_IDLE;
 		return true;
 	}
+	struct span code, message;
+	if (msg_error_field(m, 'C', &code) && span_eq_str(code, SQLSTATE_FEATURE_NOT_SUPPORTED) && msg_error_field(m, 'M', &message) &&
+	    span_eq_str(message, "cached plan must not change result type"))
+		fleet_ddl_seen(s->env->tenants.fleet); /* somebody has changed a table behind our back */
 	return !mine;
 }
 

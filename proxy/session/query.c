@@ -50,6 +50,51 @@ session_plan(struct session *s, struct span sql)
 	return plan_cache_put(s->env->plans, &key, p);
 }
 
+/* SELECT set_config('name', 'value', false) and nothing else: a setting like one of SET, replayed by its own text. The name, or
+ * SPAN_NONE. */
+static struct span
+set_config_name(struct span sql)
+{
+	static const char *const shape[] = {"select", "set_config", "(", NULL, ",", NULL, ",", "false", ")"};
+	struct scan_iter it;
+	struct scan_token t;
+	struct span name = SPAN_NONE;
+	size_t i = 0;
+	scan_iter_init(&it, sql.p, sql.n, 0);
+	while (scan_next(&it, &t)) {
+		struct span text = span_of(sql.p + t.off, t.len);
+		if (i == 1 && (scan_is_word(sql.p, &t, "pg_catalog") || span_eq_str(text, ".")))
+			continue;
+		if (i == ARRAY_LEN(shape)) {
+			if (span_eq_str(text, ";"))
+				continue;
+			return SPAN_NONE;
+		}
+		if (!shape[i]) {
+			if (t.kind != SCAN_LIT_STRING || (i == 3 && (t.len < 3 || memchr(text.p + 1, '\'', t.len - 2))))
+				return SPAN_NONE;
+			if (i == 3)
+				name = span_of(text.p + 1, t.len - 2);
+		} else if (!(t.kind == SCAN_IDENT ? scan_is_word(sql.p, &t, shape[i]) : span_eq_str(text, shape[i]))) {
+			return SPAN_NONE;
+		}
+		i++;
+	}
+	return i == ARRAY_LEN(shape) ? name : SPAN_NONE;
+}
+
+bool
+query_is_set_config(struct span sql, char *name, size_t size)
+{
+	struct span n = set_config_name(sql);
+	if (n.n == 0 || n.n >= size)
+		return false;
+	for (size_t i = 0; i < n.n; i++)
+		name[i] = n.p[i] >= 'A' && n.p[i] <= 'Z' ? (char)(n.p[i] + 32) : n.p[i];
+	name[n.n] = '\0';
+	return strcmp(name, "role") != 0 && strcmp(name, "session_authorization") != 0;
+}
+
 /* --- answers of pgspan's own --- */
 
 static void
@@ -85,7 +130,7 @@ answer_here(struct session *s, const struct plan *p, struct span sql)
 		answer(s, NULL);
 		return true;
 	}
-	if (s->tx == TX_IDLE && p->kind == STMT_BEGIN && s->tenant->db->set.pool_mode != POOL_MODE_STATEMENT) {
+	if (p->kind == STMT_BEGIN && txn_holds_begin(s)) {
 		txn_begin_held(s, p, sql);
 		answer(s, strncasecmp(sql.p + s->env->scan.first_word.off, "start", 5) == 0 ? "START TRANSACTION" : "BEGIN");
 		return true;
@@ -177,7 +222,8 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 		names_clear(&s->stmts, (void (*)(void *))stmt_unref);
 		stmt_set_clear(&l->server->has.stmts);
 	}
-	if (p->pins)
+	char name[128];
+	if (p->pins & ~(unsigned)PIN_SETTING || (p->pins && !query_is_set_config(sql, name, sizeof name)))
 		l->server->has.unclean = true;
 	l->server->has.unnamed = (struct stmt_id){0, 0};
 	stmt_unref(s->unnamed); /* a simple Query destroys the unnamed statement */
@@ -185,6 +231,7 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 	struct span whole = span_of((const char *)m->body - WIRE_HEAD_BYTES, m->len + WIRE_HEAD_BYTES);
 	replies_push(&l->server->replies, REPLY_QUERY, REPLY_FORWARD, effect_new(e, sql));
 	conn_send_ref(&l->server->conn, whole);
+	l->unsynced = false; /* its ReadyForQuery ends what an injected BEGIN has begun */
 	if (conn_flush(&l->server->conn) == RC_FAIL)
 		l->lost = true;
 	leg_save(l, whole);

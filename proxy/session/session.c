@@ -217,6 +217,7 @@ function_call(struct session *s, const struct wire_head *h)
 			return rc;
 	}
 	leg_begin(s);
+	l->unsynced = false;
 	replies_push(&l->server->replies, REPLY_FUNCTION, REPLY_FORWARD, NULL);
 	s->stream_left = h->total;
 	s->stream_forward = true;

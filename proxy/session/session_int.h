@@ -134,6 +134,7 @@ struct session {
 	struct dlist savepoints;
 	uint64_t settings_hash; /* of the committed ones; 0: none */
 	uint64_t env_hash;     /* of what plans depend on */
+	bool ddl_pending;      /* DDL has run in this transaction */
 	bool failed_now;       /* an ErrorResponse came since the last ReadyForQuery */
 
 	struct leg leg;
@@ -163,6 +164,8 @@ void login_fini(struct session *s);
  * server, or answers). */
 enum rc query_process(struct session *s, const struct wire_msg *m);
 enum rc group_process(struct session *s);
+/* True if the text only makes one setting, whose name is written to *name* (folded). */
+bool query_is_set_config(struct span sql, char *name, size_t size);
 
 /* A Parse (its ref) has ended; *sent*: the server has seen it, or would have. */
 void group_parse_ended(struct leg *l, void *ref, bool ok, bool sent);
@@ -201,6 +204,8 @@ void effect_free(struct effect *e);
 void txn_command(struct session *s, struct effect *e);
 /* A ReadyForQuery came: the block or implicit transaction may be over. */
 void txn_ready(struct session *s, char status);
+/* Whether a BEGIN is held now: there is more than one server that its first statement may belong to. */
+bool txn_holds_begin(const struct session *s);
 void txn_begin_held(struct session *s, const struct plan *p, struct span sql);
 void txn_forget_held(struct session *s);
 void txn_add_setting(struct session *s, const char *name, const char *sql);

@@ -227,7 +227,17 @@ static void
 apply(struct session *s, const struct plan *p, struct span text)
 {
 	struct savepoint *v;
+	char name[128];
+	if (p->pins == PIN_SETTING && query_is_set_config(text, name, sizeof name)) {
+		dlist_add_tail(&s->pending, &setting_new(name, text)->link);
+		return;
+	}
 	s->pins |= p->pins;
+	if (p->flags & PLAN_DDL) {
+		s->ddl_pending = true;
+		fleet_ddl_seen(s->env->tenants.fleet);
+		stmt_set_clear(&s->tenant->known);
+	}
 	switch (p->kind) {
 	case STMT_COMMIT:
 	case STMT_PREPARE_TRANSACTION:
@@ -294,6 +304,10 @@ txn_ready(struct session *s, char status)
 		commit_pending(s);
 		clear_savepoints(s);
 		s->tx = TX_IDLE;
+		if (s->ddl_pending) {
+			s->ddl_pending = false;
+			fleet_ddl_seen(s->env->tenants.fleet);
+		}
 		names_clear(&s->portals, (void (*)(void *))stmt_unref);
 	} else {
 		s->tx = TX_OPEN;
@@ -302,6 +316,13 @@ txn_ready(struct session *s, char status)
 }
 
 /* --- a held BEGIN --- */
+
+bool
+txn_holds_begin(const struct session *s)
+{
+	const struct database_config *db = s->tenant->db;
+	return s->tx == TX_IDLE && db->set.pool_mode == POOL_MODE_TRANSACTION && (db->sharded || db->shards[0].n_servers > 1);
+}
 
 void
 txn_begin_held(struct session *s, const struct plan *p, struct span sql)

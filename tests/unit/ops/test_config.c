@@ -170,10 +170,13 @@ print(const struct config *c)
 	X(server__empty__refused, S("primary ="), "E t.ini:4: primary: no value" CONNINFO)                                      \
 	X(server__unknown_option__suggests, S("primary = hots=h"), "E t.ini:4: primary: invalid connection option \"hots\"; expected libpq's options, perhaps \"host\"\n") \
 	X(server__unknown_option__libpqs_text, S("primary = frobnicate=h"), "E t.ini:4: primary: invalid connection option \"frobnicate\"" CONNINFO) \
-	X(server__no_equals__libpqs_text, S("primary = host=h x port=1"), "E t.ini:4: primary: missing \"=\" after \"x\" in connection info string" CONNINFO) \
+	X(server__no_equals__libpqs_text, S("primary = host=h x port=1"), "E t.ini:4: primary: missing \"=\" after \"***\" in connection info string" CONNINFO) \
 	X(server__blank_in_password__hidden, S("primary = password=my secret host=h"), "E t.ini:4: primary: missing \"=\" after \"***\" in connection info string" CONNINFO) \
 	X(server__option_in_password__hidden, S("primary = password=my se=cret host=h"), "E t.ini:4: primary: invalid connection option \"***\"" CONNINFO) \
 	X(server__bad_uri__hidden, S("primary = postgresql://u:p%zz@h/d"), "E t.ini:4: primary: invalid percent-encoded token: \"***\"" CONNINFO) \
+	X(server__uri_without_scheme__hidden, S("primary = u:pw@h/d"), "E t.ini:4: primary: missing \"=\" after \"***\" in connection info string" CONNINFO) \
+	X(server__uri_without_scheme_options__hidden, S("primary = u:pw@h/d?sslmode=require"), "E t.ini:4: primary: invalid connection option \"***\"" CONNINFO) \
+	X(server__slash_in_uri_password__hidden, S("primary = postgresql://u:p/w@h/d"), "E t.ini:4: primary: \"***\" is not a port; expected 1 to 65535\n") \
 	X(server__two_hosts__refused, S("primary = host=a,b"), "E t.ini:4: primary: several servers in one connection string; expected one, and a line for each server\n") \
 	X(server__port__refused, S("primary = host=a port=0"), "E t.ini:4: primary: \"0\" is not a port; expected 1 to 65535\n") \
 	X(server__control_character__refused, S("primary = postgresql://h/a%0Ab"), "E t.ini:4: primary: a control character in dbname; expected text\n") \
