@@ -5,6 +5,7 @@
  *   SIGTERM  drain: no new clients, idle ones are sent away, transactions finish, then the process ends; once more: at once
  *   SIGINT   the same */
 #include "pgspan/auth.h"
+#include "pgspan/fault.h"
 #include "pgspan/listener.h"
 #include "pgspan/log.h"
 #include "pgspan/monitor.h"
@@ -144,6 +145,7 @@ serve(const char *path)
 		return 1;
 	log_set_level((enum log_level)self.cfg->log_level);
 	signal(SIGPIPE, SIG_IGN);
+	fault_init();
 	raise_descriptor_limit(self.cfg->max_client_conn);
 	if (auth_random(p->process_key, sizeof p->process_key) != RC_OK)
 		log_fatal("no random bytes can be had");

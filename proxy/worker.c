@@ -60,6 +60,20 @@ find_catalog(struct session_env *env, const struct database_config *db)
 	return c;
 }
 
+static uint64_t
+catalog_epoch(struct session_env *env)
+{
+	struct worker *w = env->owner;
+	return monitor_catalog_epoch(w->process->monitor);
+}
+
+static void
+poke_catalog(struct session_env *env)
+{
+	struct worker *w = env->owner;
+	monitor_poke(w->process->monitor);
+}
+
 /* --- cancel requests for another worker's session --- */
 
 struct cancel_mail {
@@ -134,6 +148,9 @@ worker_new(struct process *p, int number, struct config *cfg)
 	w->env.n_clients = &p->n_clients;
 	w->env.cancel_elsewhere = cancel_elsewhere;
 	w->env.catalog = find_catalog;
+	w->env.catalog_epoch = catalog_epoch;
+	w->env.poke_catalog = poke_catalog;
+	w->env.twophase = monitor_twophase(p->monitor);
 	w->env.owner = w;
 	w->env.plans = plan_cache_new(PLAN_CACHE_BYTES);
 	tenants_init(&w->env.tenants, &w->loop, &p->fleet);

@@ -33,6 +33,10 @@ struct session_env {
 	void (*cancel_elsewhere)(struct session_env *env, uint32_t pid, const unsigned char key[4]);
 	/* The catalog of a database, NULL while none is loaded. Borrowed until the next loop iteration. */
 	struct catalog *(*catalog)(struct session_env *env, const struct database_config *db);
+	struct twophase *twophase; /* the monitor's queue of transactions that lost their session */
+	/* fleet_ddl_epoch() as it was when the catalogs' load began; asking for another load. */
+	uint64_t (*catalog_epoch)(struct session_env *env);
+	void (*poke_catalog)(struct session_env *env);
 	void *owner;
 };
 

@@ -151,8 +151,14 @@ struct group {
 	bool only_parse;           /* nothing but Parse and Sync */
 	const struct plan *plan;   /* of the last statement named */
 	struct stmt *stmt;
-	int shard;
-	bool has_shard;
+	/* sharded databases */
+	struct arena mem;          /* the values below */
+	int n_binds, n_executes;
+	bool describe_portal, describe_statement, row_limit;
+	bool for_all;              /* a statement that ends or marks a block of several legs */
+	struct msg_bind bind;      /* the last one */
+	struct route_values values;
+	struct target_set targets; /* of all Binds */
 };
 
 /* The group's extent. RC_AGAIN: it is not whole yet. */
@@ -236,11 +242,11 @@ look_fini(struct look *k)
 static enum route_status
 route_bind(struct session *s, struct group *g, struct stmt *st, const struct plan *p, const struct msg_bind *b, struct diag *d)
 {
-	struct route_param params[64];
 	struct msg_values it = msg_bind_params(b);
 	struct msg_value v;
 	int n = 0;
-	while (n < (int)ARRAY_LEN(params) && msg_value_next(&it, &v)) {
+	struct route_param *params = arena_alloc(&g->mem, ((size_t)b->n_params + 1) * sizeof *params);
+	while (n < b->n_params && msg_value_next(&it, &v)) {
 		params[n] = (struct route_param){
 		    .data = v.bytes.p,
 		    .len = v.is_null ? -1 : (int32_t)v.bytes.n,
@@ -250,19 +256,23 @@ route_bind(struct session *s, struct group *g, struct stmt *st, const struct pla
 		n++;
 	}
 	struct target_set t;
-	target_clear(&t);
-	struct route_values values = {.sql = st->text.p, .scan = &s->env->scan, .params = params, .n_params = n, .utf8 = true};
-	enum route_status r = route_resolve(p, &values, s->tenant->db, g->has_shard ? g->shard : s->leg.server ? s->leg.shard : -1, &t, d);
-	if (r != ROUTED)
-		return r;
-	int shard = target_first(&t);
-	if (t.count > 1 || (g->has_shard && g->shard != shard) || (s->leg.server && s->leg.shard != shard)) {
-		diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "pgspan does not run statements over several shards yet");
-		diag_hint(d, "Name one value of the shard key in the statement.");
+	g->values = (struct route_values){.sql = st->text.p, .scan = &s->env->scan, .params = params, .n_params = n, .utf8 = true};
+	if (query_is_ignored(s, p, d) || query_route(s, p, &g->values, &t, d) != ROUTED)
+		return ROUTED_REFUSED;
+	g->n_binds++;
+	g->bind = *b;
+	g->for_all |= query_is_for_all_legs(s, p);
+	if (g->n_binds == 1) {
+		g->targets = t;
+		return ROUTED;
+	}
+	for (int i = target_first(&t); i >= 0; i = target_next(&t, i))
+		target_add(&g->targets, i);
+	if (g->targets.count > 1 || g->for_all) {
+		diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "the statements between two Syncs belong to several shards");
+		diag_hint(d, "Send a Sync behind each of them, or use a transaction block.");
 		return ROUTED_REFUSED;
 	}
-	g->shard = shard;
-	g->has_shard = true;
 	return ROUTED;
 }
 
@@ -291,7 +301,12 @@ look_at(struct session *s, struct group *g, struct look *k, struct diag *d)
 			bound = true;
 		} else if (m.type == 'D' && msg_get_target(&m, &t) && t.kind == 'S') {
 			name = t.name;
+			g->describe_statement = true;
 		} else if (m.type == 'C' || m.type == 'S' || m.type == 'H' || m.type == 'E' || m.type == 'D') {
+			struct msg_execute e;
+			g->n_executes += m.type == 'E';
+			g->row_limit |= m.type == 'E' && msg_get_execute(&m, &e) && e.max_rows > 0;
+			g->describe_portal |= m.type == 'D';
 			continue;
 		} else {
 			g->read_only = false; /* malformed: PostgreSQL says so */
@@ -404,7 +419,7 @@ can_answer_here(struct session *s, const struct group *g, const struct look *k)
 	bool known = g->only_parse && s->tx != TX_HELD_FAILED && s->pins == 0;
 	for (int i = 0; i < k->n && known; i++)
 		known = stmt_set_has(&s->tenant->known, known_id(s, k->made[i]->id));
-	if (s->leg.server || !(idle_begin || held_end || known))
+	if (leg_count(s) > 0 || !(idle_begin || held_end || known))
 		return false;
 	int executes = 0;
 	size_t at = 0;
@@ -472,7 +487,7 @@ ensure(struct leg *l, struct stmt *st, bool unnamed)
 static void
 send_parse(struct session *s, const struct wire_msg *m, const struct msg_parse *p)
 {
-	struct leg *l = &s->leg;
+	struct leg *l = s->leg;
 	struct replies *q = &l->server->replies;
 	struct stmt *st = stmt_new(p->query, p);
 	struct wbuf w = {0};
@@ -519,7 +534,7 @@ bind_portal(struct session *s, struct span portal, struct stmt *st)
 static void
 send_bind(struct session *s, const struct wire_msg *m, const struct msg_bind *b)
 {
-	struct leg *l = &s->leg;
+	struct leg *l = s->leg;
 	struct stmt *st = find_stmt(s, b->statement);
 	struct wbuf w = {0};
 	char name[STMT_NAME_BYTES];
@@ -549,7 +564,7 @@ send_bind(struct session *s, const struct wire_msg *m, const struct msg_bind *b)
 static void
 send_describe(struct session *s, const struct wire_msg *m, const struct msg_target *t)
 {
-	struct leg *l = &s->leg;
+	struct leg *l = s->leg;
 	if (t->kind != 'S') {
 		send_whole(l, m);
 		replies_push(&l->server->replies, REPLY_DESCRIBE_PORTAL, REPLY_FORWARD, NULL);
@@ -572,7 +587,7 @@ send_describe(struct session *s, const struct wire_msg *m, const struct msg_targ
 static void
 send_execute(struct session *s, const struct wire_msg *m, struct span portal)
 {
-	struct leg *l = &s->leg;
+	struct leg *l = s->leg;
 	struct stmt *st = portal.n == 0 ? s->portal : names_get(&s->portals, portal);
 	struct effect *e = NULL;
 	if (st) {
@@ -594,7 +609,7 @@ send_execute(struct session *s, const struct wire_msg *m, struct span portal)
 static void
 send_close(struct session *s, const struct wire_msg *m, const struct msg_target *t)
 {
-	struct leg *l = &s->leg;
+	struct leg *l = s->leg;
 	struct replies *q = &l->server->replies;
 	struct stmt *st = t->kind == 'S' && t->name.n > 0 ? names_take(&s->stmts, t->name) : NULL;
 	if (st) {
@@ -615,7 +630,7 @@ send_close(struct session *s, const struct wire_msg *m, const struct msg_target 
 static bool
 send_group(struct session *s, const struct group *g)
 {
-	struct leg *l = &s->leg;
+	struct leg *l = s->leg;
 	struct wire_msg m;
 	size_t at = 0;
 	while (next(s, &at, g, &m)) {
@@ -684,7 +699,7 @@ send_group(struct session *s, const struct group *g)
 static enum rc
 lone_sync(struct session *s)
 {
-	struct leg *l = &s->leg;
+	struct leg *l = s->leg;
 	struct wbuf w = {0};
 	if (s->skip_to_sync && !leg_is_quiet(s) && !l->unsynced)
 		return RC_AGAIN;
@@ -708,20 +723,81 @@ refuse(struct session *s, const struct diag *d)
 {
 	/* Answers to what was sent before come first. */
 	if (!leg_is_quiet(s)) {
-		conn_send_copy(&s->leg.server->conn, MSG_FLUSH.p, MSG_FLUSH.n);
-		if (conn_flush(&s->leg.server->conn) == RC_FAIL)
-			s->leg.lost = true;
+		conn_send_copy(&s->leg->server->conn, MSG_FLUSH.p, MSG_FLUSH.n);
+		if (conn_flush(&s->leg->server->conn) == RC_FAIL)
+			s->leg->lost = true;
 		return RC_AGAIN;
 	}
 	session_error(s, d, true);
 	return RC_OK;
 }
 
+/* The group's one statement runs on several shards. */
+static enum rc
+with_fan(struct session *s, struct group *g, struct look *k, struct diag *d)
+{
+	struct wbuf before = {0};
+	struct stmt *st = g->stmt;
+	enum rc rc = RC_FAIL;
+	if (g->n_binds != 1 || g->n_executes != 1 || g->end != 'S' || g->row_limit || (g->describe_statement && !g->for_all)) {
+		diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED,
+		    g->row_limit ? "pgspan cannot suspend a portal that several shards fill" : "pgspan runs a statement of several shards only between Syncs of its own");
+		diag_hint(d, "%s", g->row_limit ? "Fetch all rows, or use LIMIT." : "Send Parse, Bind, Describe, Execute and Sync for it alone.");
+		return RC_FAIL;
+	}
+	struct wire_msg m;
+	size_t at = 0;
+	while (next(s, &at, g, &m)) {
+		struct msg_target t;
+		if (m.type == 'P')
+			wbuf_bytes(&before, "1\0\0\0\4", 5);
+		else if (m.type == 'B')
+			wbuf_bytes(&before, "2\0\0\0\4", 5);
+		else if (m.type == 'C')
+			wbuf_bytes(&before, "3\0\0\0\4", 5);
+		else if (m.type == 'D' && g->for_all && msg_get_target(&m, &t)) {
+			if (t.kind == 'S')
+				wbuf_bytes(&before, "t\0\0\0\6\0\0", 7);
+			wbuf_bytes(&before, "n\0\0\0\4", 5);
+		}
+	}
+	(void)stmt_plan(s, st); /* the scanner holds its literals from here on */
+	if (g->for_all)
+		rc = fan_control(s, st->plan, st->text, &before, d);
+	else
+		rc = fan_bind(s, st, &g->bind, &g->values, &g->targets, &before, g->describe_portal, d);
+	wbuf_fini(&before);
+	if (rc != RC_OK)
+		return rc;
+	/* The names are the client's now. */
+	at = 0;
+	int i = 0;
+	while (next(s, &at, g, &m)) {
+		struct msg_parse p;
+		struct msg_target t;
+		if (m.type == 'P' && msg_get_parse(&m, &p) && i < k->n) {
+			struct stmt *made = k->made[i++];
+			if (p.name.n == 0) {
+				stmt_unref(s->unnamed);
+				s->unnamed = stmt_ref(made);
+			} else {
+				stmt_unref(names_put(&s->stmts, p.name, stmt_ref(made)));
+			}
+		} else if (m.type == 'C' && msg_get_target(&m, &t) && t.kind == 'S') {
+			stmt_unref(names_take(&s->stmts, t.name));
+		}
+	}
+	conn_rx_consume(&s->conn, g->bytes);
+	fan_continue(s);
+	return RC_OK;
+}
+
 static enum rc
 with_group(struct session *s, struct group *g, struct look *k)
 {
-	struct leg *l = &s->leg;
+	struct leg *l = s->leg;
 	struct diag d;
+	bool sharded = s->tenant->db->sharded;
 	diag_clear(&d);
 	if (look_at(s, g, k, &d) != ROUTED)
 		return refuse(s, &d);
@@ -736,6 +812,23 @@ with_group(struct session *s, struct group *g, struct look *k)
 	if (s->tx == TX_HELD_FAILED) {
 		diag_set(&d, SQLSTATE_IN_FAILED_TRANSACTION, "current transaction is aborted, commands ignored until end of transaction block");
 		return refuse(s, &d);
+	}
+	if (sharded) {
+		bool several = g->for_all || g->targets.count > 1;
+		int shard = g->n_binds > 0 ? target_first(&g->targets) : leg_any_shard(s) >= 0 ? leg_any_shard(s) : 0;
+		/* Another server than the one that works now: its answers come first. */
+		if (several || (l->server && l->shard != shard)) {
+			if (!leg_is_quiet(s))
+				return RC_AGAIN;
+			if (l->server && l->unsynced) {
+				diag_set(&d, SQLSTATE_FEATURE_NOT_SUPPORTED, "the statements between two Syncs belong to several shards");
+				diag_hint(&d, "Send a Sync behind each of them, or use a transaction block.");
+				return refuse(s, &d);
+			}
+		}
+		if (several)
+			return with_fan(s, g, k, &d) == RC_OK ? RC_OK : refuse(s, &d);
+		l = leg_use(s, shard);
 	}
 	/* What runs on a replica goes on there; a write must wait for the primary. */
 	if (l->server && l->number > 0 && !g->read_only && s->tx != TX_OPEN) {
@@ -752,21 +845,21 @@ with_group(struct session *s, struct group *g, struct look *k)
 	if (!l->server) {
 		/* What is left open by a Flush may be followed by a write: only groups that end with Sync go to a replica. */
 		bool read = g->read_only && g->end == 'S' && (g->plan != NULL);
-		l->shard = g->has_shard ? g->shard : 0;
 		enum rc rc = leg_attach(s, l->shard, leg_choose(s, read), &d);
 		if (rc == RC_FAIL)
 			return refuse(s, &d);
 		if (rc != RC_OK)
 			return rc;
 	}
-	leg_begin(s);
+	leg_begin(s, l);
+	l->wrote |= !g->read_only;
 	return send_group(s, g) ? RC_OK : RC_AGAIN;
 }
 
 enum rc
 group_process(struct session *s)
 {
-	struct leg *l = &s->leg;
+	struct leg *l = s->leg;
 	struct group g = {0};
 	struct look k = {0};
 	struct span rx = conn_rx(&s->conn);
@@ -776,9 +869,12 @@ group_process(struct session *s)
 	}
 	if (rx.p[0] == 'S')
 		return lone_sync(s);
-	if (measure(s, &g) != RC_OK)
+	if (measure(s, &g) != RC_OK || query_must_wait_for_catalog(s))
 		return RC_AGAIN;
+	s->waits_catalog = false;
+	arena_init(&g.mem);
 	enum rc rc = with_group(s, &g, &k);
 	look_fini(&k);
+	arena_fini(&g.mem);
 	return rc;
 }

@@ -25,27 +25,89 @@ static void
 on_waiter_ready(struct pool_waiter *w, enum rc rc, struct server *sv, const struct diag *d);
 
 void
-leg_init(struct leg *l)
+leg_init(struct session *s, struct leg *l)
 {
+	l->session = s;
+	dlist_init(&l->waiter.link);
 	l->waiter.on_ready = on_waiter_ready;
+}
+
+struct leg *
+leg_use(struct session *s, int shard)
+{
+	const struct database_config *db = s->tenant->db;
+	if (!db->sharded)
+		return s->leg;
+	if (!s->by_shard)
+		s->by_shard = xcalloc((size_t)db->n_shards, sizeof(struct leg *));
+	if (!s->by_shard[shard]) {
+		struct leg *l = s->leg == &s->first_leg && !s->leg->server && !s->leg->waiter.pool ? &s->first_leg : xcalloc(1, sizeof *l);
+		for (int i = 0; i < db->n_shards; i++)
+			if (s->by_shard[i] == &s->first_leg && l == &s->first_leg)
+				l = xcalloc(1, sizeof *l);
+		leg_init(s, l);
+		l->shard = shard;
+		s->by_shard[shard] = l;
+	}
+	s->leg = s->by_shard[shard];
+	return s->leg;
+}
+
+void
+leg_each(struct session *s, void (*fn)(struct leg *l, void *arg), void *arg)
+{
+	if (s->first_leg.server)
+		fn(&s->first_leg, arg);
+	for (int i = 0; s->by_shard && i < s->tenant->db->n_shards; i++)
+		if (s->by_shard[i] && s->by_shard[i] != &s->first_leg && s->by_shard[i]->server)
+			fn(s->by_shard[i], arg);
+}
+
+static void
+count_one(struct leg *l, void *arg)
+{
+	(void)l;
+	++*(int *)arg;
+}
+
+int
+leg_count(struct session *s)
+{
+	int n = 0;
+	leg_each(s, count_one, &n);
+	return n;
+}
+
+int
+leg_any_shard(struct session *s)
+{
+	for (int i = 0; s->by_shard && i < s->tenant->db->n_shards; i++)
+		if (s->by_shard[i] && s->by_shard[i]->server)
+			return i;
+	return s->leg->server ? s->leg->shard : -1;
+}
+
+static bool
+is_quiet(const struct leg *l)
+{
+	return !l->server || (replies_empty(&l->server->replies) && relay_is_between(&l->relay));
 }
 
 bool
 leg_is_quiet(const struct session *s)
 {
-	const struct leg *l = &s->leg;
-	return !l->server || (replies_empty(&l->server->replies) && relay_is_between(&l->relay));
+	return is_quiet(s->leg);
 }
 
 int
 leg_choose(struct session *s, bool read_only)
 {
 	const struct database_config *db = s->tenant->db;
-	if (!read_only || db->shards[s->leg.shard].n_servers == 1 || db->set.pool_mode == POOL_MODE_SESSION || s->pins != 0)
+	if (!read_only || db->shards[s->leg->shard].n_servers == 1 || db->set.pool_mode == POOL_MODE_SESSION || s->pins != 0)
 		return 0;
 	if (s->tx == TX_HELD && !s->begin_read_only)
 		return 0;
-	return tenant_pick_read(s->tenant, s->leg.shard, session_now_ms(s));
+	return tenant_pick_read(s->tenant, s->leg->shard, session_now_ms(s));
 }
 
 /* --- linking --- */
@@ -68,14 +130,22 @@ inject(struct leg *l, struct span sql, void *ref)
 }
 
 void
-leg_begin(struct session *s)
+leg_begin(struct session *s, struct leg *l)
 {
-	struct leg *l = &s->leg;
-	if (s->tx != TX_HELD)
+	if ((s->tx != TX_HELD && s->tx != TX_OPEN) || !s->begin_sql || l->in_block)
 		return;
 	inject(l, span_str(s->begin_sql), begin_mark);
+	for (struct dlist *i = s->preamble.next; i != &s->preamble; i = i->next)
+		inject(l, span_str(container_of(i, struct setting, link)->sql), begin_mark);
+	l->in_block = true;
 	s->tx = TX_OPEN;
-	txn_forget_held(s);
+}
+
+void
+leg_begin_implicit(struct leg *l)
+{
+	inject(l, SPAN_LIT("BEGIN"), begin_mark);
+	l->in_block = true;
 }
 
 /* What the server lacks, in one Query whose end is waited for: if a part of it fails, the client's statement must not run. */
@@ -118,7 +188,7 @@ take_server(struct leg *l, struct server *sv)
 	sv->ops = &server_ops;
 	sv->user = l;
 	relay_init(&l->relay, sv, &s->conn, &relay_ops);
-	l->copy_in = l->unsynced = l->lost = l->need_sync = l->said_fatal = l->answers_begin = false;
+	l->copy_in = l->unsynced = l->lost = l->need_sync = l->said_fatal = l->answers_begin = l->in_block = l->wrote = false;
 	wbuf_clear(&l->saved);
 	/* Statements whose tables have changed since may have another result now: those of before are made anew. */
 	uint64_t epoch = fleet_ddl_epoch(s->env->tenants.fleet);
@@ -134,7 +204,7 @@ take_server(struct leg *l, struct server *sv)
 enum rc
 leg_attach(struct session *s, int shard, int number, struct diag *d)
 {
-	struct leg *l = &s->leg;
+	struct leg *l = s->leg;
 	struct server *sv;
 	assert(!l->server && !l->waiter.pool);
 	if (l->failed) {
@@ -159,6 +229,8 @@ go_on(struct session *s)
 {
 	if (s->state == SESSION_WELCOME)
 		login_welcome(s);
+	if (s->fan)
+		fan_continue(s);
 	session_process(s);
 }
 
@@ -187,7 +259,7 @@ on_waiter_ready(struct pool_waiter *w, enum rc rc, struct server *sv, const stru
 void
 leg_wait_timeout(struct session *s)
 {
-	struct leg *l = &s->leg;
+	struct leg *l = s->leg;
 	if (!l->waiter.pool)
 		return;
 	pool_cancel(&l->waiter);
@@ -201,7 +273,7 @@ leg_wait_timeout(struct session *s)
 void
 leg_cancel_wait(struct session *s)
 {
-	pool_cancel(&s->leg.waiter);
+	pool_cancel(&s->leg->waiter);
 	ev_timer_stop(s->env->loop->ev, &s->timer);
 }
 
@@ -296,7 +368,11 @@ on_error(struct relay *r, const struct wire_msg *m, bool mine)
 	}
 	if (l->answers_begin) {
 		l->answers_begin = false;
-		s->tx = TX_IDLE;
+		l->in_block = false;
+		if (leg_count(s) == 1) {
+			s->tx = TX_IDLE;
+			txn_forget_held(s);
+		}
 		return true;
 	}
 	struct span code, message;
@@ -364,9 +440,9 @@ drop_replies(struct leg *l)
 }
 
 static void
-lost(struct session *s)
+lost(struct leg *l)
 {
-	struct leg *l = &s->leg;
+	struct session *s = l->session;
 	bool was_linking = l->linking, again = l->saved.n > 0 && !l->relay.forwarded && s->tx == TX_IDLE;
 	bool idle = replies_empty(&l->server->replies) && s->tx == TX_IDLE && s->pins == 0 && !l->unsynced;
 	bool said = l->said_fatal;
@@ -374,7 +450,7 @@ lost(struct session *s)
 	drop_replies(l);
 	pool_discard(l->server);
 	l->server = NULL;
-	l->linking = l->copy_in = l->lost = l->need_sync = l->unsynced = false;
+	l->linking = l->copy_in = l->lost = l->need_sync = l->unsynced = l->in_block = false;
 	if (again) {
 		log_info("a replica was lost before it answered: its statement runs elsewhere");
 		tenant_server_failed(s->tenant, l->shard, number, session_now_ms(s));
@@ -397,22 +473,23 @@ lost(struct session *s)
 }
 
 static bool
-may_release(const struct session *s)
+may_release(const struct leg *l)
 {
-	const struct leg *l = &s->leg;
-	return leg_is_quiet(s) && l->server->tx_status == 'I' && s->tx == TX_IDLE && !l->linking && !l->copy_in && !l->unsynced &&
+	const struct session *s = l->session;
+	return is_quiet(l) && l->server->tx_status == 'I' && s->tx == TX_IDLE && !l->linking && !l->copy_in && !l->unsynced &&
 	    l->server->cancels == 0 && s->stream_left == 0 && s->pins == 0 && s->tenant->db->set.pool_mode != POOL_MODE_SESSION &&
 	    s->state == SESSION_READY;
 }
 
-void
-leg_settle(struct session *s)
+static void
+settle(struct leg *l, void *arg)
 {
-	struct leg *l = &s->leg;
-	if (!l->server || s->state == SESSION_CLOSED)
+	struct session *s = l->session;
+	(void)arg;
+	if (s->state == SESSION_CLOSED || l->fan)
 		return;
 	if (l->lost) {
-		lost(s);
+		lost(l);
 		return;
 	}
 	if (l->need_sync) {
@@ -423,7 +500,7 @@ leg_settle(struct session *s)
 		if (conn_flush(&l->server->conn) == RC_FAIL)
 			l->lost = true;
 	}
-	if (l->failed && !l->linking && leg_is_quiet(s)) {
+	if (l->failed && !l->linking && is_quiet(l)) {
 		/* The settings could not be made. */
 		struct server *sv = l->server;
 		l->server = NULL;
@@ -431,9 +508,10 @@ leg_settle(struct session *s)
 		janitor_take(sv, true);
 		return;
 	}
-	if (may_release(s)) {
+	if (may_release(l)) {
 		struct server *sv = l->server;
 		l->server = NULL;
+		l->in_block = false;
 		wbuf_clear(&l->saved);
 		if (sv->has.unclean)
 			janitor_take(sv, true);
@@ -443,10 +521,29 @@ leg_settle(struct session *s)
 }
 
 void
+leg_settle(struct session *s)
+{
+	if (s->state == SESSION_CLOSED)
+		return;
+	if (!s->by_shard) {
+		if (s->leg->server)
+			settle(s->leg, NULL);
+		return;
+	}
+	leg_each(s, settle, NULL);
+}
+
+void
 leg_resume(struct session *s)
 {
-	struct leg *l = &s->leg;
+	struct leg *l = s->leg;
 	struct server *sv = l->server;
+	if (s->fan) {
+		fan_drained(s);
+		return;
+	}
+	if (!sv)
+		return;
 	enum rc rc = relay_run(&l->relay);
 	if (rc == RC_AGAIN)
 		return;
@@ -468,6 +565,10 @@ on_input(struct server *sv)
 {
 	struct leg *l = sv->user;
 	struct session *s = session_checked(l->session);
+	if (l->fan) {
+		fan_input(l);
+		return;
+	}
 	enum rc rc = relay_run(&l->relay);
 	if (rc == RC_AGAIN) {
 		conn_read_stop(&sv->conn); /* until the client has taken what there is */
@@ -478,7 +579,7 @@ on_input(struct server *sv)
 	leg_settle(s);
 	if (s->state == SESSION_CLOSED)
 		return;
-	if (s->state == SESSION_WELCOME || buf_len(&s->conn.rx) > 0 || s->conn.eof || s->leaving)
+	if (s->state == SESSION_WELCOME || s->fan || buf_len(&s->conn.rx) > 0 || s->conn.eof || s->leaving)
 		go_on(s);
 }
 
@@ -500,26 +601,41 @@ on_open(struct server *sv, enum rc rc, const struct diag *d)
 
 static const struct server_ops server_ops = {on_open, on_input, on_drained};
 
+static void
+abandon(struct leg *l, void *arg)
+{
+	struct session *s = l->session;
+	struct server *sv = l->server;
+	(void)arg;
+	bool certain = is_quiet(l) && !l->linking && !l->copy_in && !l->unsynced && s->stream_left == 0 && sv->cancels == 0 &&
+	    conn_tx_pending(&sv->conn) == 0 && !l->lost && !l->fan;
+	bool discard = s->pins != 0 || s->tenant->db->set.pool_mode == POOL_MODE_SESSION;
+	if (!certain && !l->lost && !replies_empty(&sv->replies))
+		server_cancel(sv, NULL);
+	drop_replies(l);
+	l->server = NULL;
+	if (certain)
+		janitor_take(sv, discard);
+	else
+		pool_discard(sv);
+}
+
 void
 leg_abandon(struct session *s)
 {
-	struct leg *l = &s->leg;
 	leg_cancel_wait(s);
-	if (l->server) {
-		struct server *sv = l->server;
-		bool certain = leg_is_quiet(s) && !l->linking && !l->copy_in && !l->unsynced && s->stream_left == 0 && sv->cancels == 0 &&
-		    conn_tx_pending(&sv->conn) == 0 && !l->lost;
-		bool discard = s->pins != 0 || s->tenant->db->set.pool_mode == POOL_MODE_SESSION;
-		if (!certain && !l->lost && !replies_empty(&sv->replies))
-			server_cancel(sv, NULL);
-		drop_replies(l);
-		l->server = NULL;
-		if (certain)
-			janitor_take(sv, discard);
-		else
-			pool_discard(sv);
+	fan_abandon(s);
+	leg_each(s, abandon, NULL);
+	for (int i = 0; s->by_shard && i < s->tenant->db->n_shards; i++) {
+		if (s->by_shard[i] && s->by_shard[i] != &s->first_leg) {
+			wbuf_fini(&s->by_shard[i]->saved);
+			free(s->by_shard[i]);
+		}
 	}
-	wbuf_fini(&l->saved);
+	free(s->by_shard);
+	s->by_shard = NULL;
+	s->leg = &s->first_leg;
+	wbuf_fini(&s->first_leg.saved);
 }
 
 /* An error of pgspan's own in a block: the server's block fails with it, so that it and the client agree. In the extended
@@ -527,7 +643,7 @@ leg_abandon(struct session *s)
 void
 leg_fail_block(struct session *s, bool in_group)
 {
-	struct leg *l = &s->leg;
+	struct leg *l = s->leg;
 	if (s->tx == TX_HELD)
 		s->tx = TX_HELD_FAILED;
 	if (!l->server || l->lost || l->linking)
@@ -566,10 +682,18 @@ on_cancel_done(struct server *sv)
 		session_process(s);
 }
 
+static void
+cancel_one(struct leg *l, void *arg)
+{
+	(void)arg;
+	if (!l->linking && !replies_empty(&l->server->replies))
+		server_cancel(l->server, on_cancel_done);
+}
+
 void
 leg_request_cancel(struct session *s)
 {
-	struct leg *l = &s->leg;
+	struct leg *l = s->leg;
 	if (l->waiter.pool) {
 		leg_cancel_wait(s);
 		l->failed = true;
@@ -578,8 +702,7 @@ leg_request_cancel(struct session *s)
 		go_on(s);
 		return;
 	}
-	if (l->server && !l->linking && !replies_empty(&l->server->replies))
-		server_cancel(l->server, on_cancel_done);
+	leg_each(s, cancel_one, NULL);
 }
 
 /* A read's bytes are kept until its replica has begun to answer. */

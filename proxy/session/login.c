@@ -151,7 +151,7 @@ void
 login_welcome(struct session *s)
 {
 	struct diag d;
-	struct leg *l = &s->leg;
+	struct leg *l = s->leg;
 	diag_clear(&d);
 	if (!l->server && must_ask(s)) {
 		enum rc rc = leg_attach(s, 0, 0, &d);

@@ -8,6 +8,9 @@
 
 /* --- plans --- */
 
+#define CATALOG_POLL_S 0.005
+#define CATALOG_TRIES 1000
+
 static const char *const default_path[] = {"public"};
 
 static void
@@ -124,7 +127,7 @@ refuse(struct session *s, const struct wire_msg *m, const struct diag *d)
 static bool
 answer_here(struct session *s, const struct plan *p, struct span sql)
 {
-	if (s->leg.server)
+	if (leg_count(s) > 0)
 		return false;
 	if (p->kind == STMT_EMPTY) {
 		answer(s, NULL);
@@ -146,42 +149,118 @@ answer_here(struct session *s, const struct plan *p, struct span sql)
 	return false;
 }
 
-/* Where it must run. ROUTED: *shard. */
-static enum route_status
-route(struct session *s, const struct plan *p, struct span sql, int *shard, struct diag *d)
+/* --- sharded databases --- */
+
+/* Statements that speak of the block itself, or of the session: they go wherever the block is. */
+static bool
+is_control(const struct plan *p)
 {
-	*shard = 0;
-	if (!s->tenant->db->sharded)
-		return ROUTED;
-	struct target_set t;
-	struct route_values v = {.sql = sql.p, .scan = &s->env->scan, .utf8 = true};
-	target_clear(&t);
-	if (p->kind == STMT_MULTI) {
-		diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "pgspan does not run several statements in one string on a sharded database yet");
+	switch (p->kind) {
+	case STMT_BEGIN:
+	case STMT_COMMIT:
+	case STMT_ROLLBACK:
+	case STMT_SAVEPOINT:
+	case STMT_RELEASE:
+	case STMT_ROLLBACK_TO:
+	case STMT_PREPARE_TRANSACTION:
+	case STMT_SET:
+		return true;
+	default:
+		return false;
+	}
+}
+
+bool
+query_must_wait_for_catalog(struct session *s)
+{
+	struct session_env *env = s->env;
+	if (!s->tenant->db->sharded || env->catalog_epoch(env) >= fleet_ddl_epoch(env->tenants.fleet))
+		return false;
+	if (!s->waits_catalog) {
+		s->waits_catalog = true;
+		s->catalog_tries = 0;
+	}
+	if (++s->catalog_tries > CATALOG_TRIES) {
+		s->waits_catalog = false; /* the first shard does not answer: the statement will say so itself */
+		return false;
+	}
+	env->poke_catalog(env);
+	ev_timer_stop(env->loop->ev, &s->timer);
+	ev_timer_set(&s->timer, CATALOG_POLL_S, 0.);
+	ev_timer_start(env->loop->ev, &s->timer);
+	return true;
+}
+
+/* The shards of a text with several statements: all of them must run on one. */
+static enum route_status
+route_parts(struct session *s, const struct plan *p, const struct route_values *v, struct target_set *t, struct diag *d)
+{
+	for (int i = 0; i < p->n_parts; i++) {
+		struct target_set one;
+		target_clear(&one);
+		const struct plan *part = p->parts[i];
+		if (is_control(part) || part->route == ROUTE_ANY)
+			continue;
+		if (route_resolve(part, v, s->tenant->db, t->count ? target_first(t) : -1, &one, d) != ROUTED)
+			return ROUTED_REFUSED;
+		for (int k = target_first(&one); k >= 0; k = target_next(&one, k))
+			target_add(t, k);
+	}
+	if (t->count == 0)
+		target_add(t, leg_any_shard(s) >= 0 ? leg_any_shard(s) : 0);
+	if (t->count > 1 || (leg_count(s) > 0 && (leg_count(s) > 1 || target_first(t) != leg_any_shard(s)) && s->tx == TX_OPEN)) {
+		diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "the statements of this string belong to several shards");
 		diag_hint(d, "Send them one by one.");
 		return ROUTED_REFUSED;
 	}
-	enum route_status st = route_resolve(p, &v, s->tenant->db, s->leg.server ? s->leg.shard : -1, &t, d);
-	if (st != ROUTED)
-		return st;
-	if (t.count > 1) {
-		diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "pgspan does not run statements over several shards yet");
-		diag_hint(d, "Name one value of the shard key in the statement.");
-		return ROUTED_REFUSED;
-	}
-	*shard = target_first(&t);
-	if (s->leg.server && *shard != s->leg.shard) {
-		diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "pgspan does not run a transaction over several shards yet");
-		return ROUTED_REFUSED;
-	}
 	return ROUTED;
+}
+
+/* Where the statement must run. */
+enum route_status
+query_route(struct session *s, const struct plan *p, const struct route_values *v, struct target_set *t, struct diag *d)
+{
+	target_clear(t);
+	if (p->kind == STMT_MULTI)
+		return route_parts(s, p, v, t, d);
+	int any = leg_any_shard(s);
+	if (is_control(p) && any >= 0) {
+		target_add(t, any);
+		return ROUTED;
+	}
+	if ((p->flags & PLAN_NEEDS_CATALOG) && s->ddl_pending) {
+		*d = p->refusal;
+		return ROUTED_REFUSED;
+	}
+	if (route_resolve(p, v, s->tenant->db, any, t, d) != ROUTED)
+		return ROUTED_REFUSED;
+	if (t->count > 1 && (p->flags & PLAN_NO_BLOCK) && s->tx == TX_OPEN)
+		t->count = t->count; /* PostgreSQL refuses it itself, on each */
+	return ROUTED;
+}
+
+bool
+query_is_for_all_legs(struct session *s, const struct plan *p)
+{
+	return s->tenant->db->sharded && is_control(p) && leg_count(s) > 1;
+}
+
+/* A block that has failed on one shard has failed on all. */
+bool
+query_is_ignored(struct session *s, const struct plan *p, struct diag *d)
+{
+	bool ends = p->kind == STMT_COMMIT || p->kind == STMT_ROLLBACK || p->kind == STMT_ROLLBACK_TO || p->kind == STMT_EMPTY;
+	if (s->tx != TX_OPEN || ends || session_status(s) != 'E')
+		return false;
+	diag_set(d, SQLSTATE_IN_FAILED_TRANSACTION, "current transaction is aborted, commands ignored until end of transaction block");
+	return true;
 }
 
 static enum rc
 process(struct session *s, const struct wire_msg *m, struct span sql, struct plan_entry *e)
 {
 	struct diag d;
-	struct leg *l = &s->leg;
+	struct leg *l = s->leg;
 	const struct plan *p = e->plan;
 	diag_clear(&d);
 	if (answer_here(s, p, sql)) {
@@ -197,6 +276,9 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 		return refuse(s, m, &d);
 	}
 	/* DEALLOCATE of a statement that Parse made: only the client's name goes (C22). */
+	if (query_must_wait_for_catalog(s))
+		return RC_AGAIN;
+	s->waits_catalog = false;
 	if (p->kind == STMT_DEALLOCATE && p->name && names_get(&s->stmts, span_str(p->name))) {
 		if (session_status(s) != 'E') {
 			stmt_unref(names_take(&s->stmts, span_str(p->name)));
@@ -205,20 +287,35 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 			return RC_OK;
 		}
 	}
-	int shard;
-	if (route(s, p, sql, &shard, &d) != ROUTED)
-		return refuse(s, m, &d);
+	int shard = 0;
+	if (s->tenant->db->sharded) {
+		struct target_set t;
+		struct route_values v = {.sql = sql.p, .scan = &s->env->scan, .utf8 = true};
+		if (query_is_ignored(s, p, &d) || query_route(s, p, &v, &t, &d) != ROUTED)
+			return refuse(s, m, &d);
+		bool all = query_is_for_all_legs(s, p);
+		if (all || t.count > 1) {
+			enum rc rc = all ? fan_control(s, e, sql, NULL, &d) : fan_query(s, e, sql, &t, &d);
+			if (rc == RC_FAIL)
+				return refuse(s, m, &d);
+			conn_rx_consume(&s->conn, m->len + WIRE_HEAD_BYTES);
+			fan_continue(s);
+			return RC_OK;
+		}
+		shard = target_first(&t);
+		l = leg_use(s, shard);
+	}
 	if (!l->server) {
-		l->shard = shard;
 		enum rc rc = leg_attach(s, shard, leg_choose(s, (p->flags & PLAN_READ_ONLY) != 0), &d);
 		if (rc == RC_FAIL)
 			return refuse(s, m, &d);
 		if (rc != RC_OK)
 			return rc;
 	}
-	leg_begin(s);
-	bool all = (p->kind == STMT_DEALLOCATE && !p->name) || (p->kind == STMT_DISCARD && !p->name);
-	if (all) {
+	leg_begin(s, l);
+	l->wrote |= (p->flags & PLAN_WRITES) != 0;
+	bool everything = (p->kind == STMT_DEALLOCATE && !p->name) || (p->kind == STMT_DISCARD && !p->name);
+	if (everything) {
 		names_clear(&s->stmts, (void (*)(void *))stmt_unref);
 		stmt_set_clear(&l->server->has.stmts);
 	}

@@ -41,16 +41,27 @@ session_put(struct session *s, struct wbuf *w)
 	wbuf_fini(w);
 }
 
+/* A block has failed if it has failed anywhere. */
+static void
+note_failed(struct leg *l, void *arg)
+{
+	if (l->server->tx_status == 'E')
+		*(char *)arg = 'E';
+}
+
 char
-session_status(const struct session *s)
+session_status(struct session *s)
 {
 	switch (s->tx) {
 	case TX_HELD:
 		return 'T';
 	case TX_HELD_FAILED:
 		return 'E';
-	case TX_OPEN:
-		return s->leg.server ? s->leg.server->tx_status : 'E';
+	case TX_OPEN: {
+		char status = 'T';
+		leg_each(s, note_failed, &status);
+		return status;
+	}
 	case TX_IDLE:
 		break;
 	}
@@ -177,53 +188,6 @@ session_error(struct session *s, const struct diag *d, bool in_group)
 
 /* --- input --- */
 
-/* Messages that may be of any size and pass through in pieces. RC_OK: some bytes were dealt with. */
-static enum rc
-stream(struct session *s)
-{
-	struct span rx = conn_rx(&s->conn);
-	size_t n = s->stream_left < rx.n ? (size_t)s->stream_left : rx.n;
-	if (n == 0)
-		return RC_AGAIN;
-	if (s->stream_forward && s->leg.server)
-		conn_send_ref(&s->leg.server->conn, span_of(rx.p, n));
-	s->stream_left -= n;
-	if (s->stream_forward && s->leg.server && conn_flush(&s->leg.server->conn) == RC_FAIL)
-		s->leg.lost = true;
-	conn_rx_consume(&s->conn, n);
-	return RC_OK;
-}
-
-static enum rc
-copy_message(struct session *s, const struct wire_head *h)
-{
-	struct leg *l = &s->leg;
-	s->stream_left = h->total;
-	s->stream_forward = l->copy_in;
-	if (h->type != 'd')
-		l->copy_in = false;
-	return stream(s);
-}
-
-static enum rc
-function_call(struct session *s, const struct wire_head *h)
-{
-	struct diag d;
-	diag_clear(&d);
-	struct leg *l = &s->leg;
-	if (!l->server) {
-		enum rc rc = leg_attach(s, 0, 0, &d);
-		if (rc != RC_OK)
-			return rc;
-	}
-	leg_begin(s);
-	l->unsynced = false;
-	replies_push(&l->server->replies, REPLY_FUNCTION, REPLY_FORWARD, NULL);
-	s->stream_left = h->total;
-	s->stream_forward = true;
-	return stream(s);
-}
-
 static enum rc
 too_large(struct session *s, const struct wire_head *h)
 {
@@ -245,12 +209,84 @@ broken_protocol(struct session *s, const char *what)
 	return RC_AGAIN;
 }
 
+/* Messages that may be of any size and pass through in pieces. RC_OK: some bytes were dealt with. */
+static enum rc
+stream(struct session *s)
+{
+	struct span rx = conn_rx(&s->conn);
+	size_t n = s->stream_left < rx.n ? (size_t)s->stream_left : rx.n;
+	if (n == 0)
+		return RC_AGAIN;
+	if (s->stream_forward && s->leg->server)
+		conn_send_ref(&s->leg->server->conn, span_of(rx.p, n));
+	s->stream_left -= n;
+	if (s->stream_forward && s->leg->server && conn_flush(&s->leg->server->conn) == RC_FAIL)
+		s->leg->lost = true;
+	conn_rx_consume(&s->conn, n);
+	return RC_OK;
+}
+
+static enum rc
+copy_message(struct session *s, const struct wire_head *h)
+{
+	struct leg *l = s->leg;
+	s->stream_left = h->total;
+	s->stream_forward = l->copy_in;
+	if (h->type != 'd')
+		l->copy_in = false;
+	return stream(s);
+}
+
+/* One message of a COPY that goes to several shards: rows are looked at, so it is taken whole. */
+static enum rc
+copy_to_fan(struct session *s)
+{
+	struct span rx = conn_rx(&s->conn);
+	struct wire_head h;
+	struct wire_msg m;
+	enum wire_result r = wire_peek(rx.p, rx.n, s->cfg->max_packet_size, &h);
+	if (r == WIRE_OK && h.total > rx.n)
+		conn_rx_expect(&s->conn, (size_t)h.total);
+	r = r == WIRE_OK ? wire_take(rx.p, rx.n, s->cfg->max_packet_size, &m) : r;
+	if (r == WIRE_NEED_MORE)
+		return RC_AGAIN;
+	if (r != WIRE_OK)
+		return broken_protocol(s, "invalid message length");
+	if (m.type == 'd' || m.type == 'c' || m.type == 'f')
+		fan_copy(s, m.type, span_of((const char *)m.body, m.len));
+	else if (m.type != 'S' && m.type != 'H')
+		return broken_protocol(s, "unexpected message type during COPY from stdin");
+	if (s->state == SESSION_CLOSED)
+		return RC_AGAIN;
+	conn_rx_consume(&s->conn, m.len + WIRE_HEAD_BYTES);
+	return RC_OK;
+}
+
+static enum rc
+function_call(struct session *s, const struct wire_head *h)
+{
+	struct diag d;
+	diag_clear(&d);
+	struct leg *l = s->leg;
+	if (!l->server) {
+		enum rc rc = leg_attach(s, 0, 0, &d);
+		if (rc != RC_OK)
+			return rc;
+	}
+	leg_begin(s, l);
+	l->unsynced = false;
+	replies_push(&l->server->replies, REPLY_FUNCTION, REPLY_FORWARD, NULL);
+	s->stream_left = h->total;
+	s->stream_forward = true;
+	return stream(s);
+}
+
 /* One thing at the front of the input. RC_AGAIN: nothing more can be done now. */
 static enum rc
 ready_step(struct session *s)
 {
-	struct leg *l = &s->leg;
-	if (l->waiter.pool || l->linking || l->lost)
+	struct leg *l = s->leg;
+	if (l->waiter.pool || l->linking || l->lost || (s->fan && !fan_takes_copy(s)))
 		return RC_AGAIN;
 	if (l->server && conn_tx_pending(&l->server->conn) > CONN_TX_HIGH) {
 		l->server->conn.was_high = true;
@@ -258,6 +294,8 @@ ready_step(struct session *s)
 	}
 	if (s->stream_left > 0)
 		return stream(s);
+	if (s->fan)
+		return copy_to_fan(s);
 	struct span rx = conn_rx(&s->conn);
 	struct wire_head h;
 	enum wire_result w = wire_peek(rx.p, rx.n, INT32_MAX - 8, &h);
@@ -320,7 +358,7 @@ ready_step(struct session *s)
 static void
 set_reading(struct session *s)
 {
-	struct leg *l = &s->leg;
+	struct leg *l = s->leg;
 	bool blocked = l->server && conn_tx_pending(&l->server->conn) > CONN_TX_HIGH;
 	size_t held = buf_len(&s->conn.rx);
 	if (blocked || (held > RX_PAUSE && (l->waiter.pool || l->linking || (l->server && !replies_empty(&l->server->replies)))))
@@ -359,12 +397,12 @@ session_process(struct session *s)
 	if (s->state == SESSION_CLOSED)
 		return;
 	(void)conn_flush(&s->conn);
-	bool gone = s->conn.broken || (s->conn.eof && (buf_len(&s->conn.rx) == 0 || leg_is_quiet(s)));
+	bool gone = s->conn.broken || (s->conn.eof && (buf_len(&s->conn.rx) == 0 || (leg_is_quiet(s) && !s->fan)));
 	if (gone) {
 		session_close(s, "client unexpected eof");
 		return;
 	}
-	if (s->leaving && s->state == SESSION_READY && s->tx == TX_IDLE && !s->leg.server && !s->leg.waiter.pool) {
+	if (s->leaving && s->state == SESSION_READY && s->tx == TX_IDLE && leg_any_shard(s) < 0 && !s->leg->waiter.pool && !s->fan) {
 		struct diag d;
 		diag_clear(&d);
 		diag_set(&d, SQLSTATE_ADMIN_SHUTDOWN, "pgspan is shutting down");
@@ -385,7 +423,7 @@ static void
 on_drained(struct conn *c)
 {
 	struct session *s = session_checked(container_of(c, struct session, conn));
-	if (s->leg.server)
+	if (s->leg->server || s->fan)
 		leg_resume(s);
 }
 
@@ -401,7 +439,10 @@ on_timer(struct ev_loop *ev, ev_timer *t, int revents)
 		session_close(s, "client_login_timeout");
 		return;
 	}
-	leg_wait_timeout(s);
+	if (s->waits_catalog)
+		session_process(s);
+	else
+		leg_wait_timeout(s);
 }
 
 void
@@ -422,9 +463,9 @@ session_start(struct session_env *env, int fd, bool is_unix)
 	dlist_init(&s->settings);
 	dlist_init(&s->pending);
 	dlist_init(&s->savepoints);
-	s->leg.session = s;
-	dlist_init(&s->leg.waiter.link);
-	leg_init(&s->leg);
+	s->leg = &s->first_leg;
+	leg_init(s, s->leg);
+	dlist_init(&s->preamble);
 	conn_init(&s->conn, env->loop, fd, &conn_ops);
 	dlist_add_tail(&env->sessions, &s->link);
 	s->counted = true;

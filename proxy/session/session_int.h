@@ -6,6 +6,8 @@
  *   query.c       the simple Query
  *   group.c       the extended protocol: Parse … Sync looked at together, then sent
  *   leg.c         servers: getting, linking, giving back; the relay's side of things
+ *   fan.c         several servers for one statement, and the end of a block that several have met
+ *   copy_fan.c    COPY FROM, each row to its shard
  *   txn.c         what statements do to the session: transactions, settings, pins
  */
 #ifndef PGSPAN_SESSION_INT_H
@@ -14,6 +16,7 @@
 #include "pgspan/auth.h"
 #include "pgspan/msg.h"
 #include "pgspan/relay.h"
+#include "pgspan/router.h"
 #include "pgspan/session.h"
 #include "pgspan/startup.h"
 
@@ -81,6 +84,10 @@ struct leg {
 	struct diag failure;
 	bool answers_begin;  /* an injected BEGIN has failed: its error is the client's */
 	bool linking;        /* the session's settings are being made on the server */
+	bool in_block;       /* the block has been opened on it */
+	bool wrote;          /* it takes part in two-phase commit */
+	struct fan *fan;     /* whose exchange it takes part in; NULL: the relay's */
+	int fan_place;
 	bool lost;           /* the server is gone or broke the protocol: see leg_settle() */
 	bool need_sync;      /* a Query was swallowed after an injected BEGIN had failed */
 	unsigned reported;   /* bits of tenant_parameters that linking has reported during log-in */
@@ -134,10 +141,19 @@ struct session {
 	struct dlist savepoints;
 	uint64_t settings_hash; /* of the committed ones; 0: none */
 	uint64_t env_hash;     /* of what plans depend on */
+	bool waits_catalog;    /* see query_must_wait_for_catalog() */
+	int catalog_tries;
 	bool ddl_pending;      /* DDL has run in this transaction */
 	bool failed_now;       /* an ErrorResponse came since the last ReadyForQuery */
 
-	struct leg leg;
+	/* Servers. *leg* is the one that the next statement goes to; on a sharded database each shard has one of its own, and
+	 * those that a block has met stay until it ends. */
+	struct leg *leg;
+	struct leg first_leg;  /* the only one of an unsharded database */
+	struct leg **by_shard; /* sharded: a leg for each shard, made when it is first met; else NULL */
+	struct dlist preamble; /* struct setting without names: what a leg that joins the block later is told first */
+	struct fan *fan;       /* several legs work for one statement: see fan.c; NULL: none do */
+	uint64_t sequence_2pc; /* names this session's prepared transactions */
 };
 
 /* session.c */
@@ -148,7 +164,7 @@ void session_close(struct session *s, const char *why);
 void session_fatal(struct session *s, const struct diag *d);
 void session_process(struct session *s); /* looks at input again */
 /* ReadyForQuery's status as the client is to see it now. */
-char session_status(const struct session *s);
+char session_status(struct session *s);
 /* Sends ERROR; in a group the rest up to Sync will be skipped; a block fails. ReadyForQuery is the caller's. */
 void session_error(struct session *s, const struct diag *d, bool in_group);
 void session_put(struct session *s, struct wbuf *w); /* sends and frees */
@@ -164,6 +180,11 @@ void login_fini(struct session *s);
  * server, or answers). */
 enum rc query_process(struct session *s, const struct wire_msg *m);
 enum rc group_process(struct session *s);
+/* Sharded databases: DDL was seen and the catalog has not been loaded since; session_process() will be called. */
+bool query_must_wait_for_catalog(struct session *s);
+enum route_status query_route(struct session *s, const struct plan *p, const struct route_values *v, struct target_set *t, struct diag *d);
+bool query_is_for_all_legs(struct session *s, const struct plan *p);
+bool query_is_ignored(struct session *s, const struct plan *p, struct diag *d);
 /* True if the text only makes one setting, whose name is written to *name* (folded). */
 bool query_is_set_config(struct span sql, char *name, size_t size);
 
@@ -182,9 +203,20 @@ const struct plan *stmt_plan(struct session *s, struct stmt *st);
 int leg_choose(struct session *s, bool read_only);
 /* Gets a server. RC_OK: linked; RC_AGAIN: session_process() will be called; RC_FAIL: an error was sent (state as before). */
 enum rc leg_attach(struct session *s, int shard, int number, struct diag *d);
-/* Opens a held block on the leg's server: to be called right before the block's first statement is sent. */
-void leg_begin(struct session *s);
-void leg_init(struct leg *l);
+/* Opens the block on the leg's server, if it is not open there: to be called right before its first statement is sent. */
+void leg_begin(struct session *s, struct leg *l);
+/* Opens a block of pgspan's own, for a statement that several shards must do together or not at all. */
+void leg_begin_implicit(struct leg *l);
+void leg_init(struct session *s, struct leg *l);
+/* The leg of a shard becomes s->leg. The one before must be quiet. */
+struct leg *leg_use(struct session *s, int shard);
+/* Calls fn for each leg that has a server. */
+void leg_each(struct session *s, void (*fn)(struct leg *l, void *arg), void *arg);
+int leg_count(struct session *s);
+/* The shard of a leg that has a server; -1: there is none. */
+int leg_any_shard(struct session *s);
+/* Sends a Query whose answers are the relay's or a fan's. */
+
 void leg_cancel_wait(struct session *s);
 void leg_wait_timeout(struct session *s);
 void leg_request_cancel(struct session *s);
@@ -196,6 +228,22 @@ void leg_settle(struct session *s);
 void leg_abandon(struct session *s);
 void leg_fail_block(struct session *s, bool in_group);
 void leg_save(struct leg *l, struct span bytes);
+
+/* fan.c. Each: RC_OK: begun, what is needed of the message was copied, it is to be consumed and then fan_continue() called;
+ * RC_FAIL: refused, *d*. */
+enum rc fan_query(struct session *s, struct plan_entry *e, struct span sql, const struct target_set *t, struct diag *d);
+/* *before*: answers that come ahead (ParseComplete, BindComplete); *describe*: the client wants the RowDescription. */
+enum rc fan_bind(struct session *s, struct stmt *st, const struct msg_bind *b, const struct route_values *v, const struct target_set *t,
+    const struct wbuf *before, bool describe, struct diag *d);
+void fan_continue(struct session *s);
+void fan_input(struct leg *l);
+void fan_drained(struct session *s);
+void fan_abandon(struct session *s);
+/* fan_end.c: a statement that ends or marks a block that several legs are in. */
+enum rc fan_control(struct session *s, struct plan_entry *e, struct span sql, const struct wbuf *before, struct diag *d);
+/* copy_fan.c: whether CopyData is taken from the client now; taking one message, of which *n* bytes are there. */
+bool fan_takes_copy(const struct session *s);
+void fan_copy(struct session *s, char type, struct span body);
 
 /* txn.c */
 struct effect *effect_new(struct plan_entry *plan, struct span text); /* NULL: it has none */

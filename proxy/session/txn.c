@@ -113,6 +113,14 @@ drop_name(struct dlist *list, const char *name)
 	}
 }
 
+static void
+note_settings(struct leg *l, void *arg)
+{
+	(void)arg;
+	if (!l->linking)
+		l->server->has.settings = l->session->settings_hash;
+}
+
 /* The settings of the transaction that has committed become the session's. A RESET stands in the list as an empty text. */
 static void
 commit_pending(struct session *s)
@@ -135,9 +143,8 @@ commit_pending(struct session *s)
 	}
 	rehash(s);
 	s->env_hash = 0;
-	/* The server has them, for they were made there. */
-	if (s->leg.server && !s->leg.linking)
-		s->leg.server->has.settings = s->settings_hash;
+	/* The servers have them, for they were made there. */
+	leg_each(s, note_settings, NULL);
 }
 
 void
@@ -228,12 +235,15 @@ apply(struct session *s, const struct plan *p, struct span text)
 {
 	struct savepoint *v;
 	char name[128];
+	bool marks = p->kind == STMT_SET || p->kind == STMT_SAVEPOINT || p->kind == STMT_RELEASE || p->kind == STMT_ROLLBACK_TO;
+	if (marks && s->tx == TX_OPEN && s->begin_sql)
+		dlist_add_tail(&s->preamble, &setting_new("", text)->link);
 	if (p->pins == PIN_SETTING && query_is_set_config(text, name, sizeof name)) {
 		dlist_add_tail(&s->pending, &setting_new(name, text)->link);
 		return;
 	}
 	s->pins |= p->pins;
-	if (p->flags & PLAN_DDL) {
+	if ((p->flags & PLAN_DDL) && !(p->pins & PIN_TEMP)) {
 		s->ddl_pending = true;
 		fleet_ddl_seen(s->env->tenants.fleet);
 		stmt_set_clear(&s->tenant->known);
@@ -295,6 +305,13 @@ txn_command(struct session *s, struct effect *e)
 	apply(s, p->parts[i], off + len <= e->len ? span_of(e->text + off, len) : SPAN_NONE);
 }
 
+static void
+leave_block(struct leg *l, void *arg)
+{
+	(void)arg;
+	l->in_block = l->wrote = false;
+}
+
 void
 txn_ready(struct session *s, char status)
 {
@@ -304,6 +321,9 @@ txn_ready(struct session *s, char status)
 		commit_pending(s);
 		clear_savepoints(s);
 		s->tx = TX_IDLE;
+		clear(&s->preamble);
+		txn_forget_held(s);
+		leg_each(s, leave_block, NULL);
 		if (s->ddl_pending) {
 			s->ddl_pending = false;
 			fleet_ddl_seen(s->env->tenants.fleet);
@@ -327,6 +347,7 @@ txn_holds_begin(const struct session *s)
 void
 txn_begin_held(struct session *s, const struct plan *p, struct span sql)
 {
+	free(s->begin_sql);
 	s->begin_sql = xstrndup(sql.p, sql.n);
 	s->begin_read_only = (p->flags & PLAN_BEGIN_READ_ONLY) != 0;
 	s->tx = TX_HELD;
@@ -349,9 +370,9 @@ txn_forget_all(struct session *s)
 	rehash(s);
 	s->env_hash = 0;
 	s->pins = 0;
-	if (s->leg.server) {
-		s->leg.server->has.settings = 0;
-		s->leg.server->has.unclean = false;
+	if (s->leg->server) {
+		s->leg->server->has.settings = 0;
+		s->leg->server->has.unclean = false;
 	}
 }
 
@@ -360,6 +381,7 @@ txn_fini(struct session *s)
 {
 	clear(&s->pending);
 	clear(&s->settings);
+	clear(&s->preamble);
 	clear_savepoints(s);
 	txn_forget_held(s);
 }
