@@ -20,6 +20,7 @@ struct session_env {
 	struct tenants tenants;
 	struct plan_cache *plans;
 	struct scan scan;
+	struct scan inner_scan; /* of the statement behind an EXECUTE, while *scan* is the EXECUTE's */
 	const unsigned char *process_key; /* 32 bytes, SCRAM's */
 	int worker;
 	struct dlist sessions;

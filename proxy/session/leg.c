@@ -142,6 +142,12 @@ leg_begin(struct session *s, struct leg *l)
 }
 
 void
+leg_tell(struct leg *l, struct span sql)
+{
+	inject(l, sql, begin_mark);
+}
+
+void
 leg_begin_implicit(struct leg *l)
 {
 	inject(l, SPAN_LIT("BEGIN"), begin_mark);
@@ -190,6 +196,7 @@ take_server(struct leg *l, struct server *sv)
 	relay_init(&l->relay, sv, &s->conn, &relay_ops);
 	l->copy_in = l->unsynced = l->lost = l->need_sync = l->said_fatal = l->answers_begin = l->in_block = l->wrote = false;
 	wbuf_clear(&l->saved);
+	names_clear(&l->prepared, NULL); /* it is another server than before */
 	/* Statements whose tables have changed since may have another result now: those of before are made anew. */
 	uint64_t epoch = fleet_ddl_epoch(s->env->tenants.fleet);
 	bool forget = sv->has.ddl_epoch != epoch && sv->has.stmts.n > 0;
@@ -629,6 +636,7 @@ leg_abandon(struct session *s)
 	for (int i = 0; s->by_shard && i < s->tenant->db->n_shards; i++) {
 		if (s->by_shard[i] && s->by_shard[i] != &s->first_leg) {
 			wbuf_fini(&s->by_shard[i]->saved);
+			names_clear(&s->by_shard[i]->prepared, NULL);
 			free(s->by_shard[i]);
 		}
 	}
@@ -636,6 +644,7 @@ leg_abandon(struct session *s)
 	s->by_shard = NULL;
 	s->leg = &s->first_leg;
 	wbuf_fini(&s->first_leg.saved);
+	names_clear(&s->first_leg.prepared, NULL);
 }
 
 /* An error of pgspan's own in a block: the server's block fails with it, so that it and the client agree. In the extended

@@ -221,6 +221,12 @@ enum route_status
 query_route(struct session *s, const struct plan *p, const struct route_values *v, struct target_set *t, struct diag *d)
 {
 	target_clear(t);
+	if (p->kind == STMT_PREPARE || p->kind == STMT_EXECUTE) {
+		/* Through Parse and Bind only: query.c deals with them in a simple Query. */
+		diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "pgspan runs PREPARE and EXECUTE on a sharded database by the simple protocol only");
+		diag_hint(d, "Use the driver's own prepared statements.");
+		return ROUTED_REFUSED;
+	}
 	if (p->kind == STMT_MULTI)
 		return route_parts(s, p, v, t, d);
 	int any = leg_any_shard(s);
@@ -288,11 +294,21 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 		}
 	}
 	int shard = 0;
+	bool execute_writes = false;
 	if (s->tenant->db->sharded) {
 		struct target_set t;
 		struct route_values v = {.sql = sql.p, .scan = &s->env->scan, .utf8 = true};
-		if (query_is_ignored(s, p, &d) || query_route(s, p, &v, &t, &d) != ROUTED)
+		if (query_is_ignored(s, p, &d))
 			return refuse(s, m, &d);
+		if (p->kind == STMT_EXECUTE) {
+			if (sql_execute_route(s, p, sql, &t, &execute_writes, &d) != ROUTED)
+				return refuse(s, m, &d);
+		} else if (p->kind == STMT_PREPARE) {
+			target_clear(&t);
+			target_add(&t, leg_any_shard(s) >= 0 ? leg_any_shard(s) : 0);
+		} else if (query_route(s, p, &v, &t, &d) != ROUTED) {
+			return refuse(s, m, &d);
+		}
 		bool all = query_is_for_all_legs(s, p);
 		if (all || t.count > 1) {
 			enum rc rc = all ? fan_control(s, e, sql, NULL, &d) : fan_query(s, e, sql, &t, &d);
@@ -313,7 +329,9 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 			return rc;
 	}
 	leg_begin(s, l);
-	l->wrote |= (p->flags & PLAN_WRITES) != 0;
+	l->wrote |= p->kind == STMT_EXECUTE ? execute_writes : (p->flags & PLAN_WRITES) != 0;
+	if (s->tenant->db->sharded)
+		sql_prepare_ready(s, l, p, sql);
 	bool everything = (p->kind == STMT_DEALLOCATE && !p->name) || (p->kind == STMT_DISCARD && !p->name);
 	if (everything) {
 		names_clear(&s->stmts, (void (*)(void *))stmt_unref);

@@ -75,6 +75,7 @@ session_env_init(struct session_env *env)
 {
 	dlist_init(&env->sessions);
 	scan_init(&env->scan);
+	scan_init(&env->inner_scan);
 	env->free_key = UINT32_MAX;
 }
 
@@ -82,6 +83,7 @@ void
 session_env_fini(struct session_env *env)
 {
 	scan_fini(&env->scan);
+	scan_fini(&env->inner_scan);
 	free(env->by_key);
 	free(env->next_free);
 }
@@ -159,6 +161,7 @@ session_close(struct session *s, const char *why)
 	txn_fini(s);
 	names_clear(&s->stmts, (void (*)(void *))stmt_unref);
 	names_clear(&s->portals, (void (*)(void *))stmt_unref);
+	names_clear(&s->sql_prepared, free);
 	stmt_unref(s->unnamed);
 	stmt_unref(s->portal);
 	free(s->user);

@@ -8,6 +8,7 @@
  *   leg.c         servers: getting, linking, giving back; the relay's side of things
  *   fan.c         several servers for one statement, and the end of a block that several have met
  *   copy_fan.c    COPY FROM, each row to its shard
+ *   sql_prepare.c PREPARE and EXECUTE as SQL, on a sharded database
  *   txn.c         what statements do to the session: transactions, settings, pins
  */
 #ifndef PGSPAN_SESSION_INT_H
@@ -84,6 +85,7 @@ struct leg {
 	struct diag failure;
 	bool answers_begin;  /* an injected BEGIN has failed: its error is the client's */
 	bool linking;        /* the session's settings are being made on the server */
+	struct names prepared; /* sharded: SQL-level statements it has; values are not used */
 	bool in_block;       /* the block has been opened on it */
 	bool wrote;          /* it takes part in two-phase commit */
 	struct fan *fan;     /* whose exchange it takes part in; NULL: the relay's */
@@ -121,6 +123,7 @@ struct session {
 	unsigned char key[4];
 
 	/* statements */
+	struct names sql_prepared; /* sharded: SQL-level statements, name → the PREPARE's text (char *) */
 	struct names stmts;    /* named */
 	struct stmt *unnamed;
 	struct stmt *portal;   /* what the unnamed portal is bound to */
@@ -183,6 +186,11 @@ enum rc group_process(struct session *s);
 /* Sharded databases: DDL was seen and the catalog has not been loaded since; session_process() will be called. */
 bool query_must_wait_for_catalog(struct session *s);
 enum route_status query_route(struct session *s, const struct plan *p, const struct route_values *v, struct target_set *t, struct diag *d);
+/* sql_prepare.c: PREPARE, EXECUTE and DEALLOCATE on a sharded database. EXECUTE: where its statement must run, for these arguments. */
+enum route_status sql_execute_route(struct session *s, const struct plan *p, struct span sql, struct target_set *t, bool *writes, struct diag *d);
+/* Right before the statement is sent to the leg. */
+void sql_prepare_done(struct session *s, const char *name, struct span sql); /* a PREPARE has succeeded */
+void sql_prepare_ready(struct session *s, struct leg *l, const struct plan *p, struct span sql);
 bool query_is_for_all_legs(struct session *s, const struct plan *p);
 bool query_is_ignored(struct session *s, const struct plan *p, struct diag *d);
 /* True if the text only makes one setting, whose name is written to *name* (folded). */
@@ -205,6 +213,8 @@ int leg_choose(struct session *s, bool read_only);
 enum rc leg_attach(struct session *s, int shard, int number, struct diag *d);
 /* Opens the block on the leg's server, if it is not open there: to be called right before its first statement is sent. */
 void leg_begin(struct session *s, struct leg *l);
+/* Sends a statement of pgspan's own, whose answer nobody wants, ahead of what comes next. */
+void leg_tell(struct leg *l, struct span sql);
 /* Opens a block of pgspan's own, for a statement that several shards must do together or not at all. */
 void leg_begin_implicit(struct leg *l);
 void leg_init(struct session *s, struct leg *l);

@@ -283,6 +283,10 @@ apply(struct session *s, const struct plan *p, struct span text)
 			break;
 		txn_forget_all(s);
 		break;
+	case STMT_PREPARE:
+		if (s->tenant->db->sharded && p->name)
+			sql_prepare_done(s, p->name, text);
+		break;
 	case STMT_DEALLOCATE:
 		break; /* done when it was sent: see query.c */
 	default:
