@@ -331,6 +331,7 @@ txn_ready(struct session *s, char status)
 		if (s->ddl_pending) {
 			s->ddl_pending = false;
 			fleet_ddl_seen(s->env->tenants.fleet);
+			s->env->poke_catalog(s->env); /* a new table is not known, so not read on replicas, before it has been loaded */
 		}
 		names_clear(&s->portals, (void (*)(void *))stmt_unref);
 	} else {
