@@ -26,6 +26,8 @@ struct worker {
 	/* catalogs as this worker sees them */
 	uint64_t generation;
 	struct names catalogs; /* database name → struct catalog */
+	const struct database_config *last_db; /* what find_catalog() was asked for last, and its answer: it is asked for every statement */
+	struct catalog *last_catalog;
 };
 
 static struct worker *
@@ -50,13 +52,18 @@ find_catalog(struct session_env *env, const struct database_config *db)
 	if (UNLIKELY(g != w->generation)) {
 		names_clear(&w->catalogs, drop_catalog);
 		w->generation = g;
+		w->last_db = NULL;
 	}
+	if (LIKELY(db == w->last_db))
+		return w->last_catalog;
 	struct catalog *c = names_get(&w->catalogs, span_str(db->name));
 	if (!c) {
 		c = monitor_catalog(w->process->monitor, db->name);
 		if (c)
 			names_put(&w->catalogs, span_str(db->name), c);
 	}
+	w->last_db = db; /* a catalog that comes later comes with a new generation */
+	w->last_catalog = c;
 	return c;
 }
 
@@ -200,6 +207,7 @@ on_config(struct loop *l, struct mail *m)
 	struct worker *w = worker_of(l);
 	struct config *old = w->env.cfg;
 	w->env.cfg = c->cfg;
+	w->last_db = NULL; /* its address may come again */
 	tenants_reload(&w->env.tenants, c->cfg);
 	config_unref(old);
 	free(c);

@@ -12,6 +12,7 @@
 #include <pthread.h>
 
 struct loop;
+struct conn_burst;
 
 /* A message from another thread. The sender allocates it (as part of a struct of its own); from loop_post() on it
  * belongs to the loop, whose thread calls fn once; fn owns it then. */
@@ -29,6 +30,7 @@ struct doomed {
 struct loop {
 	struct ev_loop *ev;
 	struct buf_pool bufs;
+	struct conn_burst *spare_burst; /* conn.c: a burst lives for one callback, so one is enough for almost all */
 	struct doomed *doomed; /* newest first */
 	ev_prepare before_wait;
 	ev_async wake;

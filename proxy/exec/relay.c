@@ -107,6 +107,12 @@ look(struct relay *r, struct cursor *c, const struct wire_msg *m, bool mine, boo
 	}
 }
 
+static bool
+is_seen_whole(char type)
+{
+	return type == 'E' || type == 'S' || type == 'C' || type == 'Z' || type == 'G' || type == 'W';
+}
+
 /* One message, or the beginning of one. RC_AGAIN: more bytes are needed. */
 static enum rc
 step(struct relay *r, struct cursor *c)
@@ -119,14 +125,26 @@ step(struct relay *r, struct cursor *c)
 		return RC_AGAIN;
 	if (w != WIRE_OK)
 		return RC_FAIL;
-	bool whole = strchr("ESCZGW", h.type) != NULL;
+	/* Rows are most of what there is: they change nothing, so they only have to fit the head. */
+	const struct reply *head = replies_head(q);
+	if (h.type == 'D' && head && head->action == REPLY_FORWARD && (head->kind == REPLY_QUERY || head->kind == REPLY_EXECUTE) && !q->skipping) {
+		while (h.type == 'D' && h.total <= c->rx.n - c->at) {
+			c->at += (size_t)h.total;
+			w = wire_peek(c->rx.p + c->at, c->rx.n - c->at, INT32_MAX, &h);
+			if (w == WIRE_NEED_MORE)
+				return RC_AGAIN;
+			if (w != WIRE_OK)
+				return RC_FAIL;
+		}
+		rest = span_of(c->rx.p + c->at, c->rx.n - c->at);
+	}
+	bool whole = is_seen_whole(h.type);
 	if (whole && h.total > rest.n) {
 		if (h.total > WHOLE_MAX)
 			return RC_FAIL;
 		conn_rx_expect(&r->server->conn, c->at + h.total);
 		return RC_AGAIN;
 	}
-	const struct reply *head = replies_head(q);
 	bool mine = head && head->action == REPLY_SKIP;
 	/* The end of an answer is told after the message itself was looked at, so a tag comes before its entry's end. */
 	bool forward = true;

@@ -88,6 +88,7 @@ loop_fini(struct loop *l)
 	ev_prepare_stop(l->ev, &l->before_wait);
 	ev_async_stop(l->ev, &l->wake);
 	ev_loop_destroy(l->ev);
+	free(l->spare_burst);
 	buf_pool_fini(&l->bufs);
 	pthread_mutex_destroy(&l->shared.lock);
 }

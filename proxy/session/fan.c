@@ -421,7 +421,7 @@ fan_attach(struct fan *f)
 				return;
 			}
 		} else if (k->leg->failed) {
-			d = k->leg->failure;
+			d = *k->leg->failure;
 			k->leg->failed = false;
 			fan_fail(f, &d);
 			f->n = f->n_attached;

@@ -32,6 +32,16 @@ leg_init(struct session *s, struct leg *l)
 	l->waiter.on_ready = on_waiter_ready;
 }
 
+struct diag *
+leg_failed(struct leg *l)
+{
+	if (!l->failure)
+		l->failure = xmalloc(sizeof *l->failure);
+	diag_clear(l->failure);
+	l->failed = true;
+	return l->failure;
+}
+
 struct leg *
 leg_use(struct session *s, int shard)
 {
@@ -216,7 +226,7 @@ leg_attach(struct session *s, int shard, int number, struct diag *d)
 	assert(!l->server && !l->waiter.pool);
 	if (l->failed) {
 		l->failed = false;
-		*d = l->failure;
+		*d = *l->failure;
 		return RC_FAIL;
 	}
 	l->shard = shard;
@@ -255,9 +265,8 @@ on_waiter_ready(struct pool_waiter *w, enum rc rc, struct server *sv, const stru
 	ev_timer_stop(s->env->loop->ev, &s->timer);
 	tenant_server_failed(s->tenant, l->shard, l->number, session_now_ms(s));
 	if (l->number == 0) {
-		l->failed = true;
-		l->failure = *d;
-		diag_hint(&l->failure, "Is the server %s up, and may this user log in there?",
+		*leg_failed(l) = *d;
+		diag_hint(l->failure, "Is the server %s up, and may this user log in there?",
 		    s->tenant->db->shards[l->shard].servers[l->number].label);
 	}
 	go_on(s); /* a read chooses another server */
@@ -270,10 +279,8 @@ leg_wait_timeout(struct session *s)
 	if (!l->waiter.pool)
 		return;
 	pool_cancel(&l->waiter);
-	l->failed = true;
-	diag_clear(&l->failure);
-	diag_set(&l->failure, SQLSTATE_TOO_MANY_CONNECTIONS, "no server connection was free within query_wait_timeout");
-	diag_hint(&l->failure, "Raise default_pool_size, or look for clients that keep transactions open.");
+	diag_set(leg_failed(l), SQLSTATE_TOO_MANY_CONNECTIONS, "no server connection was free within query_wait_timeout");
+	diag_hint(l->failure, "Raise default_pool_size, or look for clients that keep transactions open.");
 	go_on(s);
 }
 
@@ -354,15 +361,14 @@ on_error(struct relay *r, const struct wire_msg *m, bool mine)
 	if (l->linking) {
 		/* In the session's state WELCOME a setting of the start-up packet is bad; later, one that was good has become bad. */
 		struct span code, message, hint;
-		diag_clear(&l->failure);
+		struct diag *why = leg_failed(l);
 		char state[6] = "XX000";
 		if (msg_error_field(m, 'C', &code) && code.n == 5)
 			memcpy(state, code.p, 5);
 		if (msg_error_field(m, 'M', &message))
-			diag_set(&l->failure, state, "%.*s", (int)message.n, message.p);
+			diag_set(why, state, "%.*s", (int)message.n, message.p);
 		if (msg_error_field(m, 'H', &hint))
-			diag_hint(&l->failure, "%.*s", (int)hint.n, hint.p);
-		l->failed = true;
+			diag_hint(why, "%.*s", (int)hint.n, hint.p);
 		return false;
 	}
 	if (fatal) {
@@ -637,6 +643,7 @@ leg_abandon(struct session *s)
 		if (s->by_shard[i] && s->by_shard[i] != &s->first_leg) {
 			wbuf_fini(&s->by_shard[i]->saved);
 			names_clear(&s->by_shard[i]->prepared, NULL);
+			free(s->by_shard[i]->failure);
 			free(s->by_shard[i]);
 		}
 	}
@@ -645,6 +652,8 @@ leg_abandon(struct session *s)
 	s->leg = &s->first_leg;
 	wbuf_fini(&s->first_leg.saved);
 	names_clear(&s->first_leg.prepared, NULL);
+	free(s->first_leg.failure);
+	s->first_leg.failure = NULL;
 }
 
 /* An error of pgspan's own in a block: the server's block fails with it, so that it and the client agree. In the extended
@@ -705,9 +714,7 @@ leg_request_cancel(struct session *s)
 	struct leg *l = s->leg;
 	if (l->waiter.pool) {
 		leg_cancel_wait(s);
-		l->failed = true;
-		diag_clear(&l->failure);
-		diag_set(&l->failure, SQLSTATE_QUERY_CANCELED, "canceling statement due to user request");
+		diag_set(leg_failed(l), SQLSTATE_QUERY_CANCELED, "canceling statement due to user request");
 		go_on(s);
 		return;
 	}

@@ -82,7 +82,7 @@ struct leg {
 	bool copy_in;        /* the server waits for copy data */
 	bool unsynced;       /* messages were sent since the last Sync: an implicit transaction may be open */
 	bool failed;         /* no server could be had: *failure says why; leg_attach() tells it once */
-	struct diag failure;
+	struct diag *failure; /* owned; NULL: there has been none */
 	bool answers_begin;  /* an injected BEGIN has failed: its error is the client's */
 	bool linking;        /* the session's settings are being made on the server */
 	struct names prepared; /* sharded: SQL-level statements it has; values are not used */
@@ -218,6 +218,8 @@ void leg_tell(struct leg *l, struct span sql);
 /* Opens a block of pgspan's own, for a statement that several shards must do together or not at all. */
 void leg_begin_implicit(struct leg *l);
 void leg_init(struct session *s, struct leg *l);
+/* Why no server could be had: the caller fills it in. */
+struct diag *leg_failed(struct leg *l);
 /* The leg of a shard becomes s->leg. The one before must be quiet. */
 struct leg *leg_use(struct session *s, int shard);
 /* Calls fn for each leg that has a server. */
