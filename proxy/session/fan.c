@@ -623,7 +623,7 @@ prepare(struct fan *f, struct span sql, const struct target_set *t, const struct
 		target_clear(&again);
 		if (route_insert(p, v, s->tenant->db, shards, &again, d) != ROUTED)
 			return RC_FAIL;
-		if (split_insert(&f->mem, sql, 0, shards, (uint32_t)p->insert.n_rows, sp, d) != RC_OK)
+		if (split_insert(&f->mem, sql, meaning_scan_flags(s), shards, (uint32_t)p->insert.n_rows, sp, d) != RC_OK)
 			return RC_FAIL;
 		if (sp->n_parts != f->n) {
 			diag_set(d, SQLSTATE_INTERNAL_ERROR, "a split INSERT has %d parts for %d shards", sp->n_parts, f->n);
@@ -668,7 +668,7 @@ enum rc
 fan_query(struct session *s, struct plan_entry *e, struct span sql, const struct target_set *t, struct diag *d)
 {
 	struct fan *f = fan_new(s, e);
-	struct route_values v = {.sql = sql.p, .scan = &s->env->scan, .utf8 = true};
+	struct route_values v = {.sql = sql.p, .scan = &s->env->scan, .scan_flags = meaning_scan_flags(s), .utf8 = true};
 	if (e->plan->route == ROUTE_COPY || e->plan->kind == STMT_COPY_FROM) {
 		add_targets(f, t);
 		char *copy = arena_strndup(&f->mem, sql.p, sql.n);

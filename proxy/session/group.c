@@ -72,16 +72,6 @@ stmt_unref(struct stmt *st)
 	free(st);
 }
 
-const struct plan *
-stmt_plan(struct session *s, struct stmt *st)
-{
-	struct plan_entry *e = session_plan(s, st->text);
-	if (st->plan)
-		plan_entry_unref(st->plan);
-	st->plan = e;
-	return e->plan;
-}
-
 static struct parsing *
 parsing_new(struct stmt *st, bool of_client, struct span name)
 {
@@ -256,8 +246,9 @@ route_bind(struct session *s, struct group *g, struct stmt *st, const struct pla
 		n++;
 	}
 	struct target_set t;
-	g->values = (struct route_values){.sql = st->text.p, .scan = &s->env->scan, .params = params, .n_params = n, .utf8 = true};
-	if (query_is_ignored(s, p, d) || query_route(s, p, &g->values, &t, d) != ROUTED)
+	g->values = (struct route_values){.sql = st->text.p, .scan = &s->env->scan, .scan_flags = meaning_scan_flags(s), .params = params, .n_params = n, .utf8 = true};
+	if (query_is_ignored(s, p, d) || (p->route != ROUTE_ANY && meaning_is_unknown(s, d)) ||
+	    query_route(s, p, &g->values, &t, d) != ROUTED)
 		return ROUTED_REFUSED;
 	g->n_binds++;
 	g->bind = *b;

@@ -1,57 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* query - the simple Query (PostgreSQL docs 55.2.2), and plans for texts. */
+/* query - the simple Query (PostgreSQL docs 55.2.2). */
 #include "session_int.h"
 
 #include "pgspan/catalog.h"
 #include "pgspan/router.h"
 #include "pgspan/sqlstate.h"
 
-/* --- plans --- */
-
 #define CATALOG_POLL_S 0.005
 #define CATALOG_TRIES 1000
-
-static const char *const default_path[] = {"public"};
-
-static void
-fill_env(struct session *s, struct plan_env *e, const char **path)
-{
-	(void)path;
-	memset(e, 0, sizeof *e);
-	e->db = s->tenant->db;
-	e->catalog = s->env->catalog ? s->env->catalog(s->env, e->db) : NULL;
-	e->search_path = default_path;
-	e->n_search_path = 1;
-	e->standard_conforming_strings = true;
-	e->has_temp_tables = (s->pins & PIN_TEMP) != 0;
-	/* Another search_path than the default is not followed yet: names may mean anything, so nothing is a read. */
-	for (struct dlist *i = s->settings.next; i != &s->settings; i = i->next) {
-		const char *name = container_of(i, struct setting, link)->name;
-		if (strcmp(name, "search_path") == 0 || strcmp(name, "standard_conforming_strings") == 0)
-			e->has_temp_tables = true;
-	}
-	for (struct dlist *i = s->pending.next; i != &s->pending; i = i->next)
-		if (strcmp(container_of(i, struct setting, link)->name, "search_path") == 0)
-			e->has_temp_tables = true;
-}
-
-struct plan_entry *
-session_plan(struct session *s, struct span sql)
-{
-	struct plan_env env;
-	fill_env(s, &env, NULL);
-	struct scan *scan = &s->env->scan;
-	bool bad = scan_sql(sql.p, sql.n, 0, scan) != 0 || (scan->found & SCAN_INVALID);
-	struct plan_key key = {{scan->shape[0], scan->shape[1]}, plan_env_hash(&env, s->tenant->db_serial)};
-	uint64_t version = env.catalog ? catalog_version(env.catalog) : 0;
-	struct plan_entry *e = bad ? NULL : plan_cache_find(s->env->plans, &key, version);
-	if (e)
-		return e;
-	struct plan *p = plan_make(sql, scan, &env);
-	if (bad)
-		p->flags &= ~(unsigned)PLAN_CACHEABLE;
-	return plan_cache_put(s->env->plans, &key, p);
-}
 
 /* SELECT set_config('name', 'value', false) and nothing else: a setting like one of SET, replayed by its own text. The name, or
  * SPAN_NONE. */
@@ -297,8 +253,8 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 	bool execute_writes = false;
 	if (s->tenant->db->sharded) {
 		struct target_set t;
-		struct route_values v = {.sql = sql.p, .scan = &s->env->scan, .utf8 = true};
-		if (query_is_ignored(s, p, &d))
+		struct route_values v = {.sql = sql.p, .scan = &s->env->scan, .scan_flags = meaning_scan_flags(s), .utf8 = true};
+		if (query_is_ignored(s, p, &d) || (p->route != ROUTE_ANY && meaning_is_unknown(s, &d)))
 			return refuse(s, m, &d);
 		if (p->kind == STMT_EXECUTE) {
 			if (sql_execute_route(s, p, sql, &t, &execute_writes, &d) != ROUTED)

@@ -9,6 +9,7 @@
  *   fan.c         several servers for one statement, and the end of a block that several have met
  *   copy_fan.c    COPY FROM, each row to its shard
  *   sql_prepare.c PREPARE and EXECUTE as SQL, on a sharded database
+ *   meaning.c     what names and strings mean in the session; plans
  *   txn.c         what statements do to the session: transactions, settings, pins
  */
 #ifndef PGSPAN_SESSION_INT_H
@@ -63,6 +64,7 @@ struct effect {
 
 struct setting {
 	struct dlist link;
+	bool local;      /* SET LOCAL: over with the transaction; kept only where it changes what texts mean */
 	char *name;      /* folded */
 	char *sql;       /* replayed by this text */
 };
@@ -143,7 +145,8 @@ struct session {
 	struct dlist pending;  /* made in this transaction */
 	struct dlist savepoints;
 	uint64_t settings_hash; /* of the committed ones; 0: none */
-	uint64_t env_hash;     /* of what plans depend on */
+	struct meaning *meaning; /* meaning.c; NULL: the defaults */
+	bool meaning_stale;
 	bool waits_catalog;    /* see query_must_wait_for_catalog() */
 	int catalog_tries;
 	bool ddl_pending;      /* DDL has run in this transaction */
@@ -198,6 +201,11 @@ bool query_is_set_config(struct span sql, char *name, size_t size);
 
 /* A Parse (its ref) has ended; *sent*: the server has seen it, or would have. */
 void group_parse_ended(struct leg *l, void *ref, bool ok, bool sent);
+
+/* meaning.c */
+unsigned meaning_scan_flags(struct session *s); /* enum scan_flag, for texts of this session */
+bool meaning_is_unknown(struct session *s, struct diag *d); /* names cannot be resolved: *d* refuses */
+void meaning_free(struct session *s);
 
 /* The plan of a text in the session's environment, with a reference. */
 struct plan_entry *session_plan(struct session *s, struct span sql);

@@ -30,11 +30,13 @@ sql_execute_route(struct session *s, const struct plan *p, struct span sql, stru
 		return r;
 	}
 	struct plan_entry *inner = session_plan(s, span_str(pp->inner_text));
-	bool ok = scan_sql(pp->inner_text, strlen(pp->inner_text), 0, &env->inner_scan) == 0 && scan_sql(sql.p, sql.n, 0, &env->scan) == 0;
-	struct route_values outer = {.sql = sql.p, .scan = &env->scan, .utf8 = true};
+	unsigned flags = meaning_scan_flags(s);
+	bool ok = scan_sql(pp->inner_text, strlen(pp->inner_text), flags, &env->inner_scan) == 0 && scan_sql(sql.p, sql.n, flags, &env->scan) == 0;
+	struct route_values outer = {.sql = sql.p, .scan = &env->scan, .scan_flags = flags, .utf8 = true};
 	struct route_values v = {
 	    .sql = pp->inner_text,
 	    .scan = &env->inner_scan,
+	    .scan_flags = flags,
 	    .exec_args = p->exec_args,
 	    .n_exec_args = p->n_exec_args,
 	    .exec_types = pp->inner_types,

@@ -65,7 +65,7 @@ effect_free(struct effect *e)
 static struct setting *
 setting_new(const char *name, struct span sql)
 {
-	struct setting *g = xmalloc(sizeof *g);
+	struct setting *g = xcalloc(1, sizeof *g);
 	dlist_init(&g->link);
 	g->name = xstrdup(name);
 	g->sql = xstrndup(sql.p, sql.n);
@@ -130,6 +130,10 @@ commit_pending(struct session *s)
 	while (!dlist_empty(&s->pending)) {
 		struct setting *g = dlist_first(&s->pending, struct setting, link);
 		dlist_del(&g->link);
+		if (g->local) {
+			setting_free(g);
+			continue;
+		}
 		if (g->name[0] == '\0') { /* RESET ALL */
 			clear(&s->settings);
 			setting_free(g);
@@ -142,7 +146,7 @@ commit_pending(struct session *s)
 			dlist_add_tail(&s->settings, &g->link);
 	}
 	rehash(s);
-	s->env_hash = 0;
+	s->meaning_stale = true;
 	/* The servers have them, for they were made there. */
 	leg_each(s, note_settings, NULL);
 }
@@ -183,11 +187,18 @@ apply_set(struct session *s, const struct plan *p, struct span text)
 	case SET_RESET_ALL:
 		dlist_add_tail(&s->pending, &setting_new("", SPAN_LIT(""))->link);
 		break;
-	case SET_NONE:
 	case SET_LOCAL:
+		if (strcmp(p->set.name, "search_path") == 0 || strcmp(p->set.name, "standard_conforming_strings") == 0) {
+			struct setting *g = setting_new(p->set.name, text);
+			g->local = true;
+			dlist_add_tail(&s->pending, &g->link);
+		}
+		break;
+	case SET_NONE:
 	case SET_TRANSACTION:
 		break;
 	}
+	s->meaning_stale = true;
 }
 
 /* --- savepoints --- */
@@ -224,6 +235,7 @@ back_to(struct session *s, const char *name)
 static void
 drop_pending(struct session *s, int keep)
 {
+	s->meaning_stale = true;
 	for (int n = count(&s->pending); n > keep; n--)
 		setting_free(dlist_last(&s->pending, struct setting, link));
 }
@@ -239,6 +251,7 @@ apply(struct session *s, const struct plan *p, struct span text)
 	if (marks && s->tx == TX_OPEN && s->begin_sql)
 		dlist_add_tail(&s->preamble, &setting_new("", text)->link);
 	if (p->pins == PIN_SETTING && query_is_set_config(text, name, sizeof name)) {
+		s->meaning_stale = true;
 		dlist_add_tail(&s->pending, &setting_new(name, text)->link);
 		return;
 	}
@@ -373,7 +386,7 @@ txn_forget_all(struct session *s)
 	clear(&s->settings);
 	clear_savepoints(s);
 	rehash(s);
-	s->env_hash = 0;
+	s->meaning_stale = true;
 	s->pins = 0;
 	if (s->leg->server) {
 		s->leg->server->has.settings = 0;
@@ -384,6 +397,7 @@ txn_forget_all(struct session *s)
 void
 txn_fini(struct session *s)
 {
+	meaning_free(s);
 	clear(&s->pending);
 	clear(&s->settings);
 	clear(&s->preamble);
