@@ -60,6 +60,8 @@ check(const char *path)
 	if (!c)
 		return 1;
 	config_print(c, stdout);
+	fflush(stdout);
+	monitor_check_shards(c, report, stderr);
 	config_unref(c);
 	return 0;
 }

@@ -17,6 +17,10 @@ struct monitor *monitor_start(struct config *cfg, struct fleet *fleet);
 void monitor_reload(struct monitor *m, struct config *cfg);
 void monitor_stop(struct monitor *m);
 
+/* For --check: asks each shard's primary whether it can take part in two-phase commit, and reports (as warnings) those that
+ * cannot or do not answer. Blocks; no monitor is needed. */
+void monitor_check_shards(struct config *cfg, config_report_fn report, void *arg);
+
 /* Changes whenever any catalog has. Relaxed: look again soon enough. */
 uint64_t monitor_generation(const struct monitor *m);
 /* A reference, or NULL while none could be loaded. */

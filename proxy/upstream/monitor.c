@@ -120,14 +120,14 @@ watch(struct monitor *m, struct config *cfg)
 }
 
 static PGconn *
-open_server(struct monitor *m, const struct server_config *s)
+open_server(const struct config *cfg, const struct server_config *s)
 {
 	const char *keys[6] = {"dbname", "connect_timeout", "application_name"}, *values[6] = {s->conninfo, CONNECT_TIMEOUT, "pgspan monitor"};
 	int n = 3;
 	if (!s->user) {
-		const struct auth_user *u = m->cfg->users ? userlist_find(m->cfg->users, span_str(m->cfg->monitor_user)) : NULL;
+		const struct auth_user *u = cfg->users ? userlist_find(cfg->users, span_str(cfg->monitor_user)) : NULL;
 		keys[n] = "user";
-		values[n++] = m->cfg->monitor_user;
+		values[n++] = cfg->monitor_user;
 		if (u && !s->has_password && auth_user_kind(u) == AUTH_SECRET_PLAIN) {
 			keys[n] = "password";
 			values[n++] = auth_user_secret(u);
@@ -196,7 +196,7 @@ look_at(struct monitor *m, struct watched *w)
 	static const char sql[] = "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()"
 	                          " ELSE pg_current_wal_lsn() END - '0/0'::pg_lsn";
 	if (!w->conn)
-		w->conn = open_server(m, w->server);
+		w->conn = open_server(m->cfg, w->server);
 	PGresult *r = w->conn ? ask(w->conn, sql) : NULL;
 	bool up = r != NULL;
 	if (up) {
@@ -430,4 +430,29 @@ monitor_catalog(struct monitor *m, const char *database)
 			c = m->shared.kept[i].catalog ? catalog_ref(m->shared.kept[i].catalog) : NULL;
 	pthread_mutex_unlock(&m->shared.lock);
 	return c;
+}
+
+void
+monitor_check_shards(struct config *cfg, config_report_fn report, void *arg)
+{
+	for (int i = 0; i < cfg->n_databases; i++) {
+		const struct database_config *db = &cfg->databases[i];
+		for (int k = 0; db->sharded && k < db->n_shards; k++) {
+			const struct server_config *s = &db->shards[k].servers[0];
+			char line[512];
+			PGconn *c = open_server(cfg, s);
+			int n = c ? twophase_capacity(c) : -1;
+			if (n == 0)
+				snprintf(line, sizeof line,
+				    "[shard:%s:%d]: max_prepared_transactions is 0 on %s: transactions over several shards cannot be committed; expected at least the number of "
+				    "server connections",
+				    db->name, db->shards[k].number, s->label);
+			else if (n < 0)
+				snprintf(line, sizeof line, "[shard:%s:%d]: %s does not answer: its max_prepared_transactions was not checked", db->name,
+				    db->shards[k].number, s->label);
+			if (n <= 0)
+				report(arg, false, line);
+			PQfinish(c);
+		}
+	}
 }
