@@ -290,7 +290,7 @@ def test_psycopg2(proxy, fleet, table):
     conn.close()
 
 
-@pytest.mark.xfail(reason="20 connections over 10 servers: a Parse of copy_records_to_table is not answered")
+@pytest.mark.xfail(run=False, reason="20 connections over 10 servers: copy_records_to_table hangs, and the table stays locked")
 def test_asyncpg(proxy, fleet, table):
     fleet.sql("app-primary", f"TRUNCATE {table}")
 
@@ -311,10 +311,10 @@ def test_asyncpg(proxy, fleet, table):
             assert [await statement.fetchval(i) for i in range(5)] == [0, 2, 4, 6, 8]
             assert await conn.copy_records_to_table(table, records=[(n * 100 + 50, "c")], columns=["id", "t"]) == "COPY 1"
         finally:
-            await conn.close()
+            conn.terminate()  # close() would wait for ever for an answer that does not come
 
     async def both():
-        await asyncio.gather(*(work(n) for n in range(1, 21)))
+        await asyncio.wait_for(asyncio.gather(*(work(n) for n in range(1, 21))), 60)
 
     asyncio.run(both())
     assert fleet.value("app-primary", f"SELECT count(*) FROM {table}") == 220
