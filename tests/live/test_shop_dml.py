@@ -120,9 +120,10 @@ def made_pair(fleet, tmp_path_factory):
 def pair(made_pair):
     """The tables as fill() makes them, on connections of the test's own."""
     made_pair.close_wires()
-    made_pair.proxy.expect_exit = False
-    if not made_pair.proxy.is_running:
-        made_pair.proxy.start()
+    # A pgspan of its own: what a test does to pooled connections must not be the next one's.
+    if made_pair.proxy.is_running:
+        made_pair.proxy.kill9()
+    made_pair.proxy.start()
     made_pair.open()
     made_pair.fill()
     yield made_pair
