@@ -67,13 +67,6 @@ find_catalog(struct session_env *env, const struct database_config *db)
 	return c;
 }
 
-static uint64_t
-catalog_epoch(struct session_env *env)
-{
-	struct worker *w = env->owner;
-	return monitor_catalog_epoch(w->process->monitor);
-}
-
 static void
 poke_catalog(struct session_env *env)
 {
@@ -87,6 +80,7 @@ struct cancel_mail {
 	struct mail mail;
 	uint32_t pid;
 	unsigned char key[4];
+	int held_fd; /* the requester's connection: its end tells the client that the request was dealt with */
 };
 
 static void
@@ -94,20 +88,26 @@ on_cancel_mail(struct loop *l, struct mail *m)
 {
 	struct cancel_mail *c = container_of(m, struct cancel_mail, mail);
 	session_cancel(&worker_of(l)->env, c->pid, c->key);
+	if (c->held_fd != -1)
+		close(c->held_fd);
 	free(c);
 }
 
 static void
-cancel_elsewhere(struct session_env *env, uint32_t pid, const unsigned char key[4])
+cancel_elsewhere(struct session_env *env, uint32_t pid, const unsigned char key[4], int held_fd)
 {
 	struct worker *w = env->owner;
 	uint32_t n = pid >> 24;
-	if (n < 1 || n > (uint32_t)w->process->n_workers)
+	if (n < 1 || n > (uint32_t)w->process->n_workers) {
+		if (held_fd != -1)
+			close(held_fd);
 		return;
+	}
 	struct cancel_mail *c = xcalloc(1, sizeof *c);
 	c->mail.fn = on_cancel_mail;
 	c->pid = pid;
 	memcpy(c->key, key, 4);
+	c->held_fd = held_fd;
 	loop_post(&w->process->workers[n - 1]->loop, &c->mail);
 }
 
@@ -155,7 +155,6 @@ worker_new(struct process *p, int number, struct config *cfg)
 	w->env.n_clients = &p->n_clients;
 	w->env.cancel_elsewhere = cancel_elsewhere;
 	w->env.catalog = find_catalog;
-	w->env.catalog_epoch = catalog_epoch;
 	w->env.poke_catalog = poke_catalog;
 	w->env.twophase = monitor_twophase(p->monitor);
 	w->env.owner = w;

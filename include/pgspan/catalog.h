@@ -78,6 +78,11 @@ struct catalog *catalog_load(struct pg_conn *conn, const struct database_config 
 struct catalog *catalog_ref(struct catalog *c);
 void catalog_unref(struct catalog *c);
 
+/* What the catalog points into (the configuration its tables are from): *release* is called with *what* when the catalog goes.
+ * *epoch* is the loader's, for catalog_epoch(). Once, before the catalog is given to others. */
+void catalog_keep(struct catalog *c, void *what, void (*release)(void *what), uint64_t epoch);
+uint64_t catalog_epoch(const struct catalog *c);
+
 /* A number that differs between any two catalogs of this process. */
 uint64_t catalog_version(const struct catalog *c);
 

@@ -25,8 +25,6 @@ void monitor_check_shards(struct config *cfg, config_report_fn report, void *arg
 uint64_t monitor_generation(const struct monitor *m);
 /* A reference, or NULL while none could be loaded. */
 struct catalog *monitor_catalog(struct monitor *m, const char *database);
-/* fleet_ddl_epoch() as it was when the last complete load of the catalogs began. */
-uint64_t monitor_catalog_epoch(const struct monitor *m);
 /* The schema may have changed: look soon. */
 void monitor_poke(struct monitor *m);
 /* Where workers hand over transactions over several shards; lives as long as the monitor. */

@@ -50,7 +50,7 @@ struct pool_config {
 };
 
 struct pool *pool_new(struct loop *l, const struct pool_config *c, struct pool_limit *limit);
-/* Closes idle servers, for good. Before pool_free(), while the loop still exists. */
+/* Closes all servers, for good: no session has one any more. Before pool_free(), while the loop still exists. */
 void pool_close(struct pool *p);
 void pool_free(struct pool *p);
 
@@ -67,6 +67,7 @@ void pool_tidy(struct pool *p);
 /* Closes idle servers now, and busy ones when they come back (RECONNECT, a server's role has changed). */
 void pool_retire(struct pool *p);
 
+void pool_set_timeouts(struct pool *p, int64_t connect_ms, int64_t idle_ms, int64_t lifetime_ms);
 /* Another limit: more may be opened at once; those beyond a smaller one are closed as they come back. */
 void pool_set_max(struct pool *p, int max);
 

@@ -30,13 +30,12 @@ struct session_env {
 	uint32_t *next_free;
 	_Atomic int *n_clients;  /* of all workers */
 	bool draining;           /* no new clients; those that are idle leave */
-	/* A cancel key of another worker. */
-	void (*cancel_elsewhere)(struct session_env *env, uint32_t pid, const unsigned char key[4]);
+	/* A cancel key of another worker. *held_fd* (-1: none) is to be closed once the request has been taken there. */
+	void (*cancel_elsewhere)(struct session_env *env, uint32_t pid, const unsigned char key[4], int held_fd);
 	/* The catalog of a database, NULL while none is loaded. Borrowed until the next loop iteration. */
 	struct catalog *(*catalog)(struct session_env *env, const struct database_config *db);
 	struct twophase *twophase; /* the monitor's queue of transactions that lost their session */
-	/* fleet_ddl_epoch() as it was when the catalogs' load began; asking for another load. */
-	uint64_t (*catalog_epoch)(struct session_env *env);
+	/* Asks for the catalogs to be loaded anew. */
 	void (*poke_catalog)(struct session_env *env);
 	void *owner;
 };

@@ -19,7 +19,7 @@ route_row(void *arg, const struct copy_key *keys, int n, struct diag *d)
 	int shard = 0;
 	for (int i = 0; i < n && i < (int)ARRAY_LEN(fields); i++)
 		fields[i] = keys[i].is_null || keys[i].is_missing ? SPAN_NONE : keys[i].value.p ? keys[i].value : SPAN_LIT("");
-	if (route_copy_row(c, fields, true, f->s->tenant->db, &shard, d) != ROUTED)
+	if (route_copy_row(c, fields, meaning_is_utf8(f->s) && !c->encoding, f->s->tenant->db, &shard, d) != ROUTED)
 		return -1;
 	return shard;
 }

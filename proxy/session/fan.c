@@ -19,6 +19,7 @@ fan_new(struct session *s, struct plan_entry *e)
 	arena_init(&f->mem);
 	f->s = s;
 	f->plan = e;
+	f->cfg = config_ref(s->tenant->cfg);
 	plan_entry_ref(e);
 	return f;
 }
@@ -32,6 +33,7 @@ fan_free(struct fan *f)
 	merge_free(f->merge);
 	copy_split_free(f->copy);
 	plan_entry_unref(f->plan);
+	config_unref(f->cfg);
 	stmt_unref(f->stmt);
 	effect_free(f->effect);
 	wbuf_fini(&f->error);
@@ -52,6 +54,27 @@ fan_fail(struct fan *f, const struct diag *d)
 	msg_put_error(&f->error, "ERROR", d);
 }
 
+/* Nothing new goes to the server before the cancel is through: it would be hit by it. */
+static void
+on_cancelled(struct server *sv)
+{
+	struct leg *l = sv->user;
+	struct session *s = session_checked(l->session);
+	if (l->fan)
+		fan_pump(l->fan);
+	else
+		session_process(s);
+}
+
+static bool
+cancels_under_way(const struct fan *f)
+{
+	for (int i = 0; i < f->n; i++)
+		if (f->legs[i].leg && f->legs[i].leg->server && f->legs[i].leg->server->cancels > 0)
+			return true;
+	return false;
+}
+
 static void
 cancel_others(struct fan *f)
 {
@@ -70,7 +93,7 @@ cancel_others(struct fan *f)
 			k->copying = false;
 			(void)conn_flush(&k->leg->server->conn);
 		} else {
-			server_cancel(k->leg->server, NULL);
+			server_cancel(k->leg->server, on_cancelled);
 		}
 	}
 }
@@ -113,13 +136,15 @@ leg_lost(struct fan *f, struct fan_leg *k)
 }
 
 static void
-take(struct fan *f, int i, const struct wire_msg *m, bool mine)
+take(struct fan *f, int i, const struct wire_msg *m, bool mine, bool counts)
 {
 	struct fan_leg *k = &f->legs[i];
 	struct diag d;
 	diag_clear(&d);
 	switch (m->type) {
 	case 'E':
+		if (!counts)
+			return;
 		if (k->outcome == LEG_WAITS && !f->failed) {
 			f->failed = true;
 			wbuf_bytes(&f->error, (const char *)m->body - WIRE_HEAD_BYTES, m->len + WIRE_HEAD_BYTES);
@@ -141,7 +166,11 @@ take(struct fan *f, int i, const struct wire_msg *m, bool mine)
 		f->copy_columns = m->len >= 3 ? wire_load_u16(m->body + 1) : 0;
 		return;
 	case '1':
+		f->parsed = true;
+		return;
 	case '2':
+		f->bound = true;
+		return;
 	case '3':
 	case 'S':
 	case 't':
@@ -173,7 +202,7 @@ step(struct fan *f, int i)
 {
 	struct fan_leg *k = &f->legs[i];
 	struct leg *l = k->leg;
-	struct server *sv = l->server;
+	struct server *sv = l ? l->server : NULL;
 	if (k->outcome != LEG_WAITS || !sv)
 		return RC_AGAIN;
 	if (!f->failed && f->merge && !merge_wants(f->merge, i))
@@ -196,11 +225,13 @@ step(struct fan *f, int i)
 	}
 	const struct reply *head = replies_head(&sv->replies);
 	bool mine = head && head->ref == f;
+	/* What pgspan told the leg ahead of the fan (a block made to fail, a DEALLOCATE) may fail: that is nobody's error. */
+	bool counts = !head || mine || leg_is_begin(head->ref);
 	if (replies_match(&sv->replies, m.type, on_ended, k) == VERDICT_BROKEN) {
 		leg_lost(f, k);
 		return RC_OK;
 	}
-	take(f, i, &m, mine);
+	take(f, i, &m, mine, counts);
 	if (l->server)
 		conn_rx_consume(&sv->conn, m.len + WIRE_HEAD_BYTES);
 	if (l->need_sync && l->server) {
@@ -256,7 +287,7 @@ fan_pump(struct fan *f)
 		copy_fan_ready(f);
 		return;
 	}
-	if (f->n_waiting == 0 && f->n_attached == f->n && f->then) {
+	if (f->n_waiting == 0 && f->n_attached == f->n && f->then && !cancels_under_way(f)) {
 		void (*then)(struct fan *) = f->then;
 		f->then = NULL;
 		for (int i = 0; i < f->n; i++)
@@ -446,8 +477,14 @@ fan_answer(struct fan *f)
 	struct wbuf w = {0};
 	bool failed = f->failed, extended = f->extended;
 	s->fan = NULL;
-	if (f->before.n > 0)
+	if (f->before.n > 0 && !(failed && f->extended && f->stmt))
 		wbuf_bytes(&w, f->before.p, f->before.n);
+	/* An error tells how far the statement came: what was not done is not said to be. */
+	for (size_t i = 0; failed && f->extended && f->stmt && i + 5 <= f->before.n; i += 5) {
+		char type = f->before.p[i];
+		if ((type == '1' && f->parsed) || (type == '2' && f->bound) || type == '3')
+			wbuf_bytes(&w, f->before.p + i, 5);
+	}
 	if (failed)
 		wbuf_bytes(&w, f->error.p, f->error.n);
 	else if (f->tail.n > 0)
@@ -498,6 +535,15 @@ fan_abandon(struct session *s)
 	s->fan = NULL;
 	if (f->gid.text[0])
 		fan_end_abandoned(f);
+	for (int i = 0; i < f->n; i++) {
+		struct leg *l = f->legs[i].leg;
+		if (!l || !l->server || replies_empty(&l->server->replies))
+			continue;
+		server_cancel(l->server, NULL);
+		while (!replies_empty(&l->server->replies))
+			replies_pop(&l->server->replies);
+		l->lost = true;
+	}
 	fan_free(f);
 }
 
@@ -668,7 +714,7 @@ enum rc
 fan_query(struct session *s, struct plan_entry *e, struct span sql, const struct target_set *t, struct diag *d)
 {
 	struct fan *f = fan_new(s, e);
-	struct route_values v = {.sql = sql.p, .scan = &s->env->scan, .scan_flags = meaning_scan_flags(s), .utf8 = true};
+	struct route_values v = {.sql = sql.p, .scan = &s->env->scan, .scan_flags = meaning_scan_flags(s), .utf8 = meaning_is_utf8(s)};
 	if (e->plan->route == ROUTE_COPY || e->plan->kind == STMT_COPY_FROM) {
 		add_targets(f, t);
 		char *copy = arena_strndup(&f->mem, sql.p, sql.n);

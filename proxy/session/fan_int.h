@@ -46,6 +46,8 @@ struct fan {
 	int n_attached;
 	int n_waiting;
 	bool extended;
+	bool parsed, bound; /* extended: some leg has said ParseComplete, BindComplete */
+	struct config *cfg; /* keeps what the plan points into */
 	bool implicit;    /* it opened a block of its own on each leg */
 	bool failed;
 	bool cancelled;   /* the other legs have been told to stop */

@@ -37,7 +37,7 @@ struct parsing {
 /* --- statements --- */
 
 struct stmt *
-stmt_new(struct span text, const struct msg_parse *p)
+stmt_new(struct session *s, struct span text, const struct msg_parse *p)
 {
 	struct stmt *st = xcalloc(1, sizeof *st + text.n + 1);
 	st->refs = 1;
@@ -49,7 +49,7 @@ stmt_new(struct span text, const struct msg_parse *p)
 		for (unsigned i = 0; i < p->n_types; i++)
 			st->types[i] = msg_parse_type(p, i);
 	}
-	XXH128_hash_t h = XXH3_128bits_withSeed(text.p, text.n, XXH3_64bits(p->types, p->n_types * (size_t)4));
+	XXH128_hash_t h = XXH3_128bits_withSeed(text.p, text.n, XXH3_64bits_withSeed(p->types, p->n_types * (size_t)4, meaning_salt(s)));
 	st->id = (struct stmt_id){h.high64, h.low64 | 1};
 	return st;
 }
@@ -130,6 +130,56 @@ find_stmt(const struct session *s, struct span name)
 	return name.n == 0 ? s->unnamed : names_get(&s->stmts, name);
 }
 
+static void
+portal_free(void *value)
+{
+	struct portal *p = value;
+	if (!p)
+		return;
+	stmt_unref(p->stmt);
+	free(p);
+}
+
+void
+portals_clear(struct session *s)
+{
+	names_clear(&s->portals, portal_free);
+	s->portal_shard = -1;
+}
+
+static void
+bind_portal(struct session *s, struct span portal, struct stmt *st)
+{
+	if (portal.n == 0) {
+		stmt_unref(s->portal);
+		s->portal = st ? stmt_ref(st) : NULL;
+		s->portal_shard = s->leg->shard;
+	} else if (st) {
+		struct portal *p = xmalloc(sizeof *p);
+		*p = (struct portal){stmt_ref(st), s->leg->shard};
+		portal_free(names_put(&s->portals, portal, p));
+	}
+}
+
+static struct stmt *
+portal_stmt(const struct session *s, struct span portal)
+{
+	if (portal.n == 0)
+		return s->portal;
+	const struct portal *p = names_get(&s->portals, portal);
+	return p ? p->stmt : NULL;
+}
+
+/* The shard that a portal was made on; -1: there is none of that name. */
+static int
+portal_shard(const struct session *s, struct span portal)
+{
+	if (portal.n == 0)
+		return s->portal_shard;
+	const struct portal *p = names_get(&s->portals, portal);
+	return p ? p->shard : -1;
+}
+
 /* --- looking at a group --- */
 
 struct group {
@@ -145,6 +195,8 @@ struct group {
 	struct arena mem;          /* the values below */
 	int n_binds, n_executes;
 	bool describe_portal, describe_statement, row_limit;
+	int portal_shard;          /* of a portal that an earlier group has bound; -1: none is named */
+	bool malformed, pins;
 	bool for_all;              /* a statement that ends or marks a block of several legs */
 	struct msg_bind bind;      /* the last one */
 	struct route_values values;
@@ -246,7 +298,7 @@ route_bind(struct session *s, struct group *g, struct stmt *st, const struct pla
 		n++;
 	}
 	struct target_set t;
-	g->values = (struct route_values){.sql = st->text.p, .scan = &s->env->scan, .scan_flags = meaning_scan_flags(s), .params = params, .n_params = n, .utf8 = true};
+	g->values = (struct route_values){.sql = st->text.p, .scan = &s->env->scan, .scan_flags = meaning_scan_flags(s), .params = params, .n_params = n, .utf8 = meaning_is_utf8(s)};
 	if (query_is_ignored(s, p, d) || (p->route != ROUTE_ANY && meaning_is_unknown(s, d)) ||
 	    query_route(s, p, &g->values, &t, d) != ROUTED)
 		return ROUTED_REFUSED;
@@ -275,6 +327,7 @@ look_at(struct session *s, struct group *g, struct look *k, struct diag *d)
 	bool begin = false, end = false, other = false;
 	g->read_only = true;
 	g->only_parse = g->end == 'S';
+	g->portal_shard = -1;
 	while (next(s, &at, g, &m)) {
 		struct msg_parse p;
 		struct msg_bind b;
@@ -284,7 +337,7 @@ look_at(struct session *s, struct group *g, struct look *k, struct diag *d)
 		struct stmt *st = NULL;
 		bool bound = false;
 		if (m.type == 'P' && msg_get_parse(&m, &p)) {
-			st = stmt_new(p.query, &p);
+			st = stmt_new(s, p.query, &p);
 			look_add(k, p.name, st);
 			name = p.name;
 		} else if (m.type == 'B' && msg_get_bind(&m, &b)) {
@@ -295,12 +348,20 @@ look_at(struct session *s, struct group *g, struct look *k, struct diag *d)
 			g->describe_statement = true;
 		} else if (m.type == 'C' || m.type == 'S' || m.type == 'H' || m.type == 'E' || m.type == 'D') {
 			struct msg_execute e;
+			struct span portal = SPAN_NONE;
+			bool names_portal = m.type == 'E' ? msg_get_execute(&m, &e) : m.type != 'S' && m.type != 'H' && msg_get_target(&m, &t) && t.kind == 'P';
+			if (names_portal) {
+				portal = m.type == 'E' ? e.portal : t.name;
+				if (g->n_binds == 0 && portal_shard(s, portal) >= 0)
+					g->portal_shard = portal_shard(s, portal);
+			}
 			g->n_executes += m.type == 'E';
 			g->row_limit |= m.type == 'E' && msg_get_execute(&m, &e) && e.max_rows > 0;
 			g->describe_portal |= m.type == 'D';
 			continue;
 		} else {
 			g->read_only = false; /* malformed: PostgreSQL says so */
+			g->malformed = true;
 			other = true;
 			continue;
 		}
@@ -316,6 +377,7 @@ look_at(struct session *s, struct group *g, struct look *k, struct diag *d)
 		const struct plan *plan = stmt_plan(s, st);
 		g->plan = plan;
 		g->stmt = st;
+		g->pins |= plan->pins != 0;
 		if (!(plan->flags & PLAN_READ_ONLY))
 			g->read_only = false;
 		bool chain = (plan->flags & PLAN_CHAIN) != 0;
@@ -351,9 +413,9 @@ answer_here(struct session *s, struct group *g)
 				break;
 			if (p.name.n == 0) {
 				stmt_unref(s->unnamed);
-				s->unnamed = stmt_new(p.query, &p);
+				s->unnamed = stmt_new(s, p.query, &p);
 			} else {
-				stmt_unref(names_put(&s->stmts, p.name, stmt_new(p.query, &p)));
+				stmt_unref(names_put(&s->stmts, p.name, stmt_new(s, p.query, &p)));
 			}
 			wbuf_bytes(&w, "1\0\0\0\4", 5);
 			break;
@@ -407,10 +469,11 @@ can_answer_here(struct session *s, const struct group *g, const struct look *k)
 {
 	bool idle_begin = g->only_begin && txn_holds_begin(s);
 	bool held_end = g->only_end && (s->tx == TX_HELD || s->tx == TX_HELD_FAILED);
-	bool known = g->only_parse && s->tx != TX_HELD_FAILED && s->pins == 0;
+	bool known = g->only_parse && k->n > 0 && !g->malformed && s->tx != TX_HELD_FAILED && s->pins == 0;
 	for (int i = 0; i < k->n && known; i++)
 		known = stmt_set_has(&s->tenant->known, known_id(s, k->made[i]->id));
-	if (leg_count(s) > 0 || !(idle_begin || held_end || known))
+	bool free_legs = leg_count(s) == 0 || (s->tenant->db->sharded && legs_are_quiet(s) && !s->leg->unsynced && !known);
+	if (!free_legs || g->malformed || !(idle_begin || held_end || known))
 		return false;
 	int executes = 0;
 	size_t at = 0;
@@ -480,7 +543,7 @@ send_parse(struct session *s, const struct wire_msg *m, const struct msg_parse *
 {
 	struct leg *l = s->leg;
 	struct replies *q = &l->server->replies;
-	struct stmt *st = stmt_new(p->query, p);
+	struct stmt *st = stmt_new(s, p->query, p);
 	struct wbuf w = {0};
 	char name[STMT_NAME_BYTES];
 	if (p->name.n == 0) {
@@ -509,17 +572,6 @@ send_parse(struct session *s, const struct wire_msg *m, const struct msg_parse *
 		}
 	}
 	stmt_unref(st);
-}
-
-static void
-bind_portal(struct session *s, struct span portal, struct stmt *st)
-{
-	if (portal.n == 0) {
-		stmt_unref(s->portal);
-		s->portal = st ? stmt_ref(st) : NULL;
-	} else if (st) {
-		stmt_unref(names_put(&s->portals, portal, stmt_ref(st)));
-	}
 }
 
 static void
@@ -579,7 +631,7 @@ static void
 send_execute(struct session *s, const struct wire_msg *m, struct span portal)
 {
 	struct leg *l = s->leg;
-	struct stmt *st = portal.n == 0 ? s->portal : names_get(&s->portals, portal);
+	struct stmt *st = portal_stmt(s, portal);
 	struct effect *e = NULL;
 	if (st) {
 		const struct plan *p = stmt_plan(s, st);
@@ -679,8 +731,13 @@ send_group(struct session *s, const struct group *g)
 	}
 	if (conn_flush(&l->server->conn) == RC_FAIL)
 		l->lost = true;
+	l->flushed = g->end == 'H';
 	leg_save(l, span_of(conn_rx(&s->conn).p, g->bytes));
 	conn_rx_consume(&s->conn, g->bytes);
+	/* An answer that is made up here waits for no server when nothing stands before it. */
+	const struct reply *head = replies_head(&l->server->replies);
+	if (head && head->action == REPLY_FAKE && relay_run(&l->relay) == RC_FAIL)
+		l->lost = true;
 	return true;
 }
 
@@ -760,6 +817,8 @@ with_fan(struct session *s, struct group *g, struct look *k, struct diag *d)
 	wbuf_fini(&before);
 	if (rc != RC_OK)
 		return rc;
+	if (s->state == SESSION_CLOSED)
+		return RC_AGAIN;
 	/* The names are the client's now. */
 	at = 0;
 	int i = 0;
@@ -806,7 +865,9 @@ with_group(struct session *s, struct group *g, struct look *k)
 	}
 	if (sharded) {
 		bool several = g->for_all || g->targets.count > 1;
-		int shard = g->n_binds > 0 ? target_first(&g->targets) : leg_any_shard(s) >= 0 ? leg_any_shard(s) : 0;
+		int shard = g->n_binds > 0 ? target_first(&g->targets) : g->portal_shard;
+		if (shard < 0)
+			shard = leg_any_shard(s) >= 0 ? leg_any_shard(s) : 0;
 		/* Another server than the one that works now: its answers come first. */
 		if (several || (l->server && l->shard != shard)) {
 			if (!leg_is_quiet(s))
@@ -836,11 +897,16 @@ with_group(struct session *s, struct group *g, struct look *k)
 	if (!l->server) {
 		/* What is left open by a Flush may be followed by a write: only groups that end with Sync go to a replica. */
 		bool read = g->read_only && g->end == 'S' && (g->plan != NULL);
-		enum rc rc = leg_attach(s, l->shard, leg_choose(s, read), &d);
+		enum rc rc = leg_attach(s, l->shard, leg_choose(s, read && !g->pins), &d);
 		if (rc == RC_FAIL)
 			return refuse(s, &d);
 		if (rc != RC_OK)
 			return rc;
+	}
+	if (g->pins && l->number > 0) {
+		diag_set(&d, SQLSTATE_FEATURE_NOT_SUPPORTED, "this would tie the session to a replica");
+		diag_hint(&d, "Use it outside a READ ONLY transaction.");
+		return refuse(s, &d);
 	}
 	leg_begin(s, l);
 	l->wrote |= !g->read_only;
@@ -863,6 +929,7 @@ group_process(struct session *s)
 	if (measure(s, &g) != RC_OK || query_must_wait_for_catalog(s))
 		return RC_AGAIN;
 	s->waits_catalog = false;
+	s->catalog_tries = 0;
 	arena_init(&g.mem);
 	enum rc rc = with_group(s, &g, &k);
 	look_fini(&k);

@@ -100,13 +100,69 @@ leg_any_shard(struct session *s)
 static bool
 is_quiet(const struct leg *l)
 {
-	return !l->server || (replies_empty(&l->server->replies) && relay_is_between(&l->relay));
+	/* After an error in a group the server waits for the Sync, although it owes no answer. */
+	return !l->server || (replies_empty(&l->server->replies) && !l->server->replies.skipping && relay_is_between(&l->relay));
+}
+
+static void
+note_busy(struct leg *l, void *arg)
+{
+	if (!is_quiet(l) || l->linking)
+		*(bool *)arg = false;
+}
+
+bool
+legs_are_quiet(struct session *s)
+{
+	bool quiet = true;
+	leg_each(s, note_busy, &quiet);
+	return quiet;
+}
+
+static void
+note_cancel(struct leg *l, void *arg)
+{
+	if (l->server->cancels > 0 && is_quiet(l))
+		*(bool *)arg = true;
+}
+
+bool
+leg_awaits_cancel(struct session *s)
+{
+	bool waits = false;
+	leg_each(s, note_cancel, &waits);
+	return waits;
+}
+
+void
+leg_flush_answers(struct session *s)
+{
+	struct leg *l = s->leg;
+	if (!l->server || !l->unsynced || l->flushed)
+		return;
+	l->flushed = true;
+	conn_send_copy(&l->server->conn, MSG_FLUSH.p, MSG_FLUSH.n);
+	if (conn_flush(&l->server->conn) == RC_FAIL)
+		l->lost = true;
 }
 
 bool
 leg_is_quiet(const struct session *s)
 {
 	return is_quiet(s->leg);
+}
+
+bool
+leg_owes_nothing(const struct session *s)
+{
+	const struct leg *l = s->leg;
+	return !l->server || (replies_empty(&l->server->replies) && relay_is_between(&l->relay));
+}
+
+bool
+leg_ignores_input(const struct session *s)
+{
+	return s->leg->server && s->leg->server->replies.skipping && leg_owes_nothing(s);
 }
 
 int
@@ -155,6 +211,12 @@ void
 leg_tell(struct leg *l, struct span sql)
 {
 	inject(l, sql, begin_mark);
+}
+
+bool
+leg_is_begin(const void *ref)
+{
+	return ref == begin_mark;
 }
 
 void
@@ -206,6 +268,7 @@ take_server(struct leg *l, struct server *sv)
 	relay_init(&l->relay, sv, &s->conn, &relay_ops);
 	l->copy_in = l->unsynced = l->lost = l->need_sync = l->said_fatal = l->answers_begin = l->in_block = l->wrote = false;
 	wbuf_clear(&l->saved);
+	l->flushed = false;
 	names_clear(&l->prepared, NULL); /* it is another server than before */
 	/* Statements whose tables have changed since may have another result now: those of before are made anew. */
 	uint64_t epoch = fleet_ddl_epoch(s->env->tenants.fleet);
@@ -656,22 +719,13 @@ leg_abandon(struct session *s)
 	s->first_leg.failure = NULL;
 }
 
-/* An error of pgspan's own in a block: the server's block fails with it, so that it and the client agree. In the extended
- * protocol an implicit transaction must not be committed by the Sync that is to come. */
-void
-leg_fail_block(struct session *s, bool in_group)
+/* The server's block, or implicit transaction, fails as the client is told that it has. */
+static void
+fail_one(struct leg *l, bool until_sync)
 {
-	struct leg *l = s->leg;
-	if (s->tx == TX_HELD)
-		s->tx = TX_HELD_FAILED;
-	if (!l->server || l->lost || l->linking)
-		return;
-	bool implicit = in_group && l->unsynced;
-	if (s->tx != TX_OPEN && !implicit)
-		return;
 	struct wbuf w = {0};
 	static const char text[] = "pgspan: refused";
-	if (in_group) {
+	if (until_sync) {
 		msg_put_parse(&w, SPAN_NONE, span_of(text, sizeof text - 1), NULL, 0);
 		replies_push(&l->server->replies, REPLY_PARSE, REPLY_SKIP, NULL);
 		l->unsynced = true;
@@ -684,8 +738,29 @@ leg_fail_block(struct session *s, bool in_group)
 	wbuf_fini(&w);
 	if (conn_flush(&l->server->conn) == RC_FAIL)
 		l->lost = true;
-	if (s->tx == TX_OPEN)
+	if (l->server->tx_status == 'T')
 		l->server->tx_status = 'E';
+}
+
+static void
+fail_block(struct leg *l, void *arg)
+{
+	struct session *s = l->session;
+	bool in_group = *(bool *)arg;
+	if (l->lost || l->linking)
+		return;
+	if (l == s->leg && in_group && l->unsynced)
+		fail_one(l, true); /* the client's Sync is to come, and must not commit what was sent before */
+	else if (s->tx == TX_OPEN && l->server->tx_status == 'T')
+		fail_one(l, false);
+}
+
+void
+leg_fail_block(struct session *s, bool in_group)
+{
+	if (s->tx == TX_HELD)
+		s->tx = TX_HELD_FAILED;
+	leg_each(s, fail_block, &in_group);
 }
 
 /* --- cancel --- */

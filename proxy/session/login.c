@@ -13,6 +13,7 @@
 #include "pgspan/sqlstate.h"
 
 #include <ctype.h>
+#include <unistd.h>
 
 static void
 fatal(struct session *s, const char *sqlstate, const char *message, const char *hint)
@@ -95,6 +96,11 @@ authenticated(struct session *s)
 		scram_fini(s->scram);
 		free(s->scram);
 		s->scram = NULL;
+	}
+	/* The configuration may have been read again while the client logged in. */
+	if (s->cfg != s->env->cfg) {
+		config_unref(s->cfg);
+		s->cfg = config_ref(s->env->cfg);
 	}
 	const struct database_config *db = config_database(s->cfg, st->database);
 	if (!db) {
@@ -336,11 +342,13 @@ login_startup(struct session *s)
 		if (ok)
 			memcpy(key, out.cancel_key.p, 4);
 		struct session_env *env = s->env;
+		bool elsewhere = ok && pid >> 24 != (uint32_t)(env->worker + 1) && env->cancel_elsewhere;
+		int held = elsewhere ? dup(s->conn.fd) : -1;
 		session_close(s, "cancel request");
 		if (ok && pid >> 24 == (uint32_t)(env->worker + 1))
 			session_cancel(env, pid, key);
-		else if (ok && env->cancel_elsewhere)
-			env->cancel_elsewhere(env, pid, key);
+		else if (elsewhere)
+			env->cancel_elsewhere(env, pid, key, held);
 		return false;
 	}
 	if (out.kind != STARTUP_MESSAGE) {

@@ -8,6 +8,8 @@
 #include "pgspan/catalog.h"
 #include "pgspan/sqlstate.h"
 
+#include <xxhash.h>
+
 #define PATH_MAX_SCHEMAS 64
 
 struct meaning {
@@ -15,8 +17,16 @@ struct meaning {
 	const char **path; /* NULL: the default */
 	int n_path;
 	bool path_unknown; /* a search_path that was made in a way that is not understood */
-	bool scs_known, scs_off;
+	bool scs_off;
+	bool utf8;
+	uint64_t salt;
 };
+
+static bool
+matters(const char *name)
+{
+	return strcmp(name, "search_path") == 0 || strcmp(name, "standard_conforming_strings") == 0 || strcmp(name, "client_encoding") == 0;
+}
 
 /* One schema of a list: an identifier or a string; "$user" is the user's name. */
 static void
@@ -105,6 +115,16 @@ read_path(struct session *s, struct meaning *m, const char *sql)
 	}
 }
 
+/* Without a setting of its own a session has the server's encoding. */
+static bool
+server_is_utf8(const struct session *s)
+{
+	for (int i = 0; i < TENANT_PARAMETERS; i++)
+		if (strcmp(tenant_parameters[i], "client_encoding") == 0)
+			return !s->tenant->parameters[i] || strcmp(s->tenant->parameters[i], "UTF8") == 0;
+	return true;
+}
+
 static void
 read_settings(struct session *s, struct meaning *m, const struct dlist *list)
 {
@@ -119,6 +139,12 @@ read_settings(struct session *s, struct meaning *m, const struct dlist *list)
 		}
 		if (reset_all || strcmp(g->name, "standard_conforming_strings") == 0)
 			m->scs_off = !reset; /* whatever its value: with a backslash in it a text is left to PostgreSQL, or refused */
+		if (reset_all || strcmp(g->name, "client_encoding") == 0)
+			m->utf8 = reset ? server_is_utf8(s) : strcasestr(g->sql, "utf8") || strcasestr(g->sql, "utf-8") || strcasestr(g->sql, "unicode");
+		if (reset_all)
+			m->salt = 0;
+		else if (strcmp(g->name, "standard_conforming_strings") == 0 || (strcmp(g->name, "client_encoding") == 0 && !m->utf8))
+			m->salt = XXH3_64bits_withSeed(g->sql, strlen(g->sql), m->salt + 1);
 	}
 }
 
@@ -127,7 +153,7 @@ is_relevant(const struct dlist *list)
 {
 	for (struct dlist *i = list->next; i != list; i = i->next) {
 		const char *name = container_of(i, struct setting, link)->name;
-		if (strcmp(name, "search_path") == 0 || strcmp(name, "standard_conforming_strings") == 0)
+		if (matters(name))
 			return true;
 	}
 	return false;
@@ -154,6 +180,7 @@ current(struct session *s)
 		return NULL;
 	s->meaning = xcalloc(1, sizeof *s->meaning);
 	arena_init(&s->meaning->mem);
+	s->meaning->utf8 = server_is_utf8(s);
 	read_settings(s, s->meaning, &s->settings);
 	read_settings(s, s->meaning, &s->pending);
 	return s->meaning;
@@ -179,6 +206,20 @@ meaning_scan_flags(struct session *s)
 {
 	const struct meaning *m = current(s);
 	return m && m->scs_off ? SCAN_SCS_OFF : 0;
+}
+
+bool
+meaning_is_utf8(struct session *s)
+{
+	const struct meaning *m = current(s);
+	return m ? m->utf8 : server_is_utf8(s);
+}
+
+uint64_t
+meaning_salt(struct session *s)
+{
+	const struct meaning *m = current(s);
+	return m ? m->salt : 0;
 }
 
 bool
@@ -220,7 +261,8 @@ plan_epoch(struct session *s)
 {
 	struct plan_env env;
 	const char *path[2];
-	if (current(s) || s->tenant->db->sharded)
+	const struct meaning *m = current(s);
+	if ((m && (m->path || m->path_unknown || m->scs_off)) || s->tenant->db->sharded)
 		return 0; /* on shards literals are read from the scan, so the text is scanned again */
 	fill(s, &env, path);
 	uint64_t version = env.catalog ? catalog_version(env.catalog) : 0;

@@ -83,9 +83,10 @@ refuse(struct session *s, const struct wire_msg *m, const struct diag *d)
 static bool
 answer_here(struct session *s, const struct plan *p, struct span sql)
 {
-	if (leg_count(s) > 0)
+	/* On shards a block is always pgspan's own: legs that are kept (pinned, session pooling) are told of it when they join. */
+	if (leg_count(s) > 0 && !(s->tenant->db->sharded && legs_are_quiet(s)))
 		return false;
-	if (p->kind == STMT_EMPTY) {
+	if (p->kind == STMT_EMPTY && leg_count(s) == 0) {
 		answer(s, NULL);
 		return true;
 	}
@@ -130,16 +131,15 @@ bool
 query_must_wait_for_catalog(struct session *s)
 {
 	struct session_env *env = s->env;
-	if (!s->tenant->db->sharded || env->catalog_epoch(env) >= fleet_ddl_epoch(env->tenants.fleet))
+	const struct tenant *t = s->tenant;
+	uint64_t wanted = fleet_ddl_epoch(env->tenants.fleet);
+	const struct catalog *c = t->db->sharded ? env->catalog(env, t->db) : NULL;
+	if (!t->db->sharded || (c ? catalog_epoch(c) >= wanted : wanted == 0))
 		return false;
-	if (!s->waits_catalog) {
-		s->waits_catalog = true;
-		s->catalog_tries = 0;
-	}
-	if (++s->catalog_tries > CATALOG_TRIES) {
-		s->waits_catalog = false; /* the first shard does not answer: the statement will say so itself */
+	/* A first shard that does not answer has no newer catalog to give: what can be planned with the old one goes on. */
+	if (++s->catalog_tries > CATALOG_TRIES || atomic_load(&t->healths[0]->down_until_ms) > session_now_ms(s))
 		return false;
-	}
+	s->waits_catalog = true;
 	env->poke_catalog(env);
 	ev_timer_stop(env->loop->ev, &s->timer);
 	ev_timer_set(&s->timer, CATALOG_POLL_S, 0.);
@@ -186,6 +186,13 @@ query_route(struct session *s, const struct plan *p, const struct route_values *
 	if (p->kind == STMT_MULTI)
 		return route_parts(s, p, v, t, d);
 	int any = leg_any_shard(s);
+	if ((p->kind == STMT_FETCH || p->kind == STMT_CLOSE_CURSOR) && p->name) {
+		int *at = names_get(&s->cursors, span_str(p->name));
+		if (at && s->by_shard && s->by_shard[*at] && s->by_shard[*at]->server) {
+			target_add(t, *at);
+			return ROUTED;
+		}
+	}
 	if (is_control(p) && any >= 0) {
 		target_add(t, any);
 		return ROUTED;
@@ -196,8 +203,6 @@ query_route(struct session *s, const struct plan *p, const struct route_values *
 	}
 	if (route_resolve(p, v, s->tenant->db, any, t, d) != ROUTED)
 		return ROUTED_REFUSED;
-	if (t->count > 1 && (p->flags & PLAN_NO_BLOCK) && s->tx == TX_OPEN)
-		t->count = t->count; /* PostgreSQL refuses it itself, on each */
 	return ROUTED;
 }
 
@@ -241,6 +246,7 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 	if (query_must_wait_for_catalog(s))
 		return RC_AGAIN;
 	s->waits_catalog = false;
+	s->catalog_tries = 0;
 	if (p->kind == STMT_DEALLOCATE && p->name && names_get(&s->stmts, span_str(p->name))) {
 		if (session_status(s) != 'E') {
 			stmt_unref(names_take(&s->stmts, span_str(p->name)));
@@ -253,7 +259,7 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 	bool execute_writes = false;
 	if (s->tenant->db->sharded) {
 		struct target_set t;
-		struct route_values v = {.sql = sql.p, .scan = &s->env->scan, .scan_flags = meaning_scan_flags(s), .utf8 = true};
+		struct route_values v = {.sql = sql.p, .scan = &s->env->scan, .scan_flags = meaning_scan_flags(s), .utf8 = meaning_is_utf8(s)};
 		if (query_is_ignored(s, p, &d) || (p->route != ROUTE_ANY && meaning_is_unknown(s, &d)))
 			return refuse(s, m, &d);
 		if (p->kind == STMT_EXECUTE) {
@@ -270,6 +276,8 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 			enum rc rc = all ? fan_control(s, e, sql, NULL, &d) : fan_query(s, e, sql, &t, &d);
 			if (rc == RC_FAIL)
 				return refuse(s, m, &d);
+			if (s->state == SESSION_CLOSED)
+				return RC_AGAIN;
 			conn_rx_consume(&s->conn, m->len + WIRE_HEAD_BYTES);
 			fan_continue(s);
 			return RC_OK;
@@ -278,7 +286,7 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 		l = leg_use(s, shard);
 	}
 	if (!l->server) {
-		enum rc rc = leg_attach(s, shard, leg_choose(s, (p->flags & PLAN_READ_ONLY) != 0), &d);
+		enum rc rc = leg_attach(s, shard, leg_choose(s, (p->flags & PLAN_READ_ONLY) && p->pins == 0), &d);
 		if (rc == RC_FAIL)
 			return refuse(s, m, &d);
 		if (rc != RC_OK)
@@ -292,6 +300,11 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 	if (everything) {
 		names_clear(&s->stmts, (void (*)(void *))stmt_unref);
 		stmt_set_clear(&l->server->has.stmts);
+	}
+	if (p->pins && l->number > 0) {
+		diag_set(&d, SQLSTATE_FEATURE_NOT_SUPPORTED, "this would tie the session to a replica");
+		diag_hint(&d, "Use it outside a READ ONLY transaction.");
+		return refuse(s, m, &d);
 	}
 	char name[128];
 	if (p->pins & ~(unsigned)PIN_SETTING || (p->pins && !query_is_set_config(sql, name, sizeof name)))

@@ -160,8 +160,9 @@ session_close(struct session *s, const char *why)
 	login_fini(s);
 	txn_fini(s);
 	names_clear(&s->stmts, (void (*)(void *))stmt_unref);
-	names_clear(&s->portals, (void (*)(void *))stmt_unref);
+	portals_clear(s);
 	names_clear(&s->sql_prepared, free);
+	names_clear(&s->cursors, free);
 	stmt_unref(s->unnamed);
 	stmt_unref(s->portal);
 	free(s->user);
@@ -233,6 +234,8 @@ static enum rc
 copy_message(struct session *s, const struct wire_head *h)
 {
 	struct leg *l = s->leg;
+	if (!l->copy_in && !leg_is_quiet(s))
+		return RC_AGAIN; /* sent ahead of the CopyInResponse, perhaps */
 	s->stream_left = h->total;
 	s->stream_forward = l->copy_in;
 	if (h->type != 'd')
@@ -289,6 +292,8 @@ static enum rc
 ready_step(struct session *s)
 {
 	struct leg *l = s->leg;
+	if (leg_awaits_cancel(s))
+		return RC_AGAIN;
 	if (l->waiter.pool || l->linking || l->lost || (s->fan && !fan_takes_copy(s)))
 		return RC_AGAIN;
 	if (l->server && conn_tx_pending(&l->server->conn) > CONN_TX_HIGH) {
@@ -306,7 +311,8 @@ ready_step(struct session *s)
 		return RC_AGAIN;
 	if (w != WIRE_OK)
 		return broken_protocol(s, "invalid message length");
-	if (s->skip_to_sync && h.type != 'S' && h.type != 'X') {
+	/* After an error in a group a server ignores all up to the Sync, a Query included: what it would ignore it is not sent. */
+	if ((s->skip_to_sync || leg_ignores_input(s)) && h.type != 'S' && h.type != 'X') {
 		s->stream_left = h.total;
 		s->stream_forward = false;
 		return stream(s);
@@ -334,18 +340,23 @@ ready_step(struct session *s)
 			conn_rx_expect(&s->conn, (size_t)h.total);
 			return RC_AGAIN;
 		}
-		if (!leg_is_quiet(s))
+		if (!leg_is_quiet(s)) {
+			leg_flush_answers(s);
 			return RC_AGAIN;
+		}
 		if (wire_take(rx.p, rx.n, INT32_MAX - 8, &m) != WIRE_OK)
 			return RC_AGAIN;
 		return query_process(s, &m);
 	}
 	case 'F':
-		if (!leg_is_quiet(s))
+		if (!leg_is_quiet(s)) {
+			leg_flush_answers(s);
 			return RC_AGAIN;
+		}
 		return function_call(s, &h);
 	case 'X':
-		if (!leg_is_quiet(s))
+		/* What was sent before runs to its end, unless it has no end: without a Sync it is rolled back. */
+		if (!leg_is_quiet(s) && !l->unsynced)
 			return RC_AGAIN;
 		session_close(s, "client close request");
 		return RC_AGAIN;
@@ -400,12 +411,12 @@ session_process(struct session *s)
 	if (s->state == SESSION_CLOSED)
 		return;
 	(void)conn_flush(&s->conn);
-	bool gone = s->conn.broken || (s->conn.eof && (buf_len(&s->conn.rx) == 0 || (leg_is_quiet(s) && !s->fan)));
+	bool gone = s->conn.broken || (s->conn.eof && (buf_len(&s->conn.rx) == 0 || (leg_owes_nothing(s) && !s->fan)));
 	if (gone) {
 		session_close(s, "client unexpected eof");
 		return;
 	}
-	if (s->leaving && s->state == SESSION_READY && s->tx == TX_IDLE && leg_any_shard(s) < 0 && !s->leg->waiter.pool && !s->fan) {
+	if (s->leaving && s->state == SESSION_READY && s->tx == TX_IDLE && legs_are_quiet(s) && !s->leg->unsynced && !s->leg->linking && !s->leg->waiter.pool && !s->fan) {
 		struct diag d;
 		diag_clear(&d);
 		diag_set(&d, SQLSTATE_ADMIN_SHUTDOWN, "pgspan is shutting down");
@@ -461,6 +472,7 @@ session_start(struct session_env *env, int fd, bool is_unix)
 	s->env = env;
 	s->cfg = config_ref(env->cfg);
 	s->is_unix = is_unix;
+	s->portal_shard = -1;
 	s->key_slot = UINT32_MAX;
 	s->doomed.fn = free_session;
 	dlist_init(&s->settings);

@@ -51,6 +51,11 @@ struct stmt {
 	char data[];
 };
 
+struct portal {
+	struct stmt *stmt;
+	int shard;
+};
+
 /* What a statement does to the session once it has succeeded. Referenced by the FIFO entry that it was sent with. */
 struct effect {
 	struct plan_entry *plan;
@@ -93,6 +98,7 @@ struct leg {
 	struct fan *fan;     /* whose exchange it takes part in; NULL: the relay's */
 	int fan_place;
 	bool lost;           /* the server is gone or broke the protocol: see leg_settle() */
+	bool flushed;        /* leg_flush_answers() was called since the last message */
 	bool need_sync;      /* a Query was swallowed after an injected BEGIN had failed */
 	unsigned reported;   /* bits of tenant_parameters that linking has reported during log-in */
 	bool said_fatal;     /* the server's own FATAL has been forwarded */
@@ -129,7 +135,9 @@ struct session {
 	struct names stmts;    /* named */
 	struct stmt *unnamed;
 	struct stmt *portal;   /* what the unnamed portal is bound to */
-	struct names portals;  /* named ones */
+	int portal_shard;      /* and where it is; -1: nowhere */
+	struct names portals;  /* named ones, struct portal */
+	struct names cursors;  /* sharded: cursors of DECLARE, and the shard of each (int) */
 	uint64_t stream_left;  /* of a copy message that is passing through */
 	bool stream_forward;
 	bool skip_to_sync;     /* an error of pgspan's own in a group: all up to Sync is dropped */
@@ -200,16 +208,19 @@ bool query_is_ignored(struct session *s, const struct plan *p, struct diag *d);
 bool query_is_set_config(struct span sql, char *name, size_t size);
 
 /* A Parse (its ref) has ended; *sent*: the server has seen it, or would have. */
+void portals_clear(struct session *s);
 void group_parse_ended(struct leg *l, void *ref, bool ok, bool sent);
 
 /* meaning.c */
+bool meaning_is_utf8(struct session *s); /* texts and parameters are UTF-8 */
+uint64_t meaning_salt(struct session *s); /* differs between sessions in which the same bytes mean another text */
 unsigned meaning_scan_flags(struct session *s); /* enum scan_flag, for texts of this session */
 bool meaning_is_unknown(struct session *s, struct diag *d); /* names cannot be resolved: *d* refuses */
 void meaning_free(struct session *s);
 
 /* The plan of a text in the session's environment, with a reference. */
 struct plan_entry *session_plan(struct session *s, struct span sql);
-struct stmt *stmt_new(struct span text, const struct msg_parse *p);
+struct stmt *stmt_new(struct session *s, struct span text, const struct msg_parse *p);
 struct stmt *stmt_ref(struct stmt *st);
 void stmt_unref(struct stmt *st);
 const struct plan *stmt_plan(struct session *s, struct stmt *st);
@@ -223,6 +234,8 @@ enum rc leg_attach(struct session *s, int shard, int number, struct diag *d);
 void leg_begin(struct session *s, struct leg *l);
 /* Sends a statement of pgspan's own, whose answer nobody wants, ahead of what comes next. */
 void leg_tell(struct leg *l, struct span sql);
+/* Whether a FIFO entry's ref marks a statement of leg_begin(), leg_begin_implicit() or leg_tell(). */
+bool leg_is_begin(const void *ref);
 /* Opens a block of pgspan's own, for a statement that several shards must do together or not at all. */
 void leg_begin_implicit(struct leg *l);
 void leg_init(struct session *s, struct leg *l);
@@ -241,7 +254,14 @@ void leg_cancel_wait(struct session *s);
 void leg_wait_timeout(struct session *s);
 void leg_request_cancel(struct session *s);
 void leg_resume(struct session *s); /* the client can take more */
-bool leg_is_quiet(const struct session *s); /* owes nothing */
+bool leg_is_quiet(const struct session *s); /* s->leg owes nothing */
+bool leg_owes_nothing(const struct session *s);  /* all has been answered, though the server may wait for a Sync */
+bool leg_ignores_input(const struct session *s); /* s->leg's server waits for a Sync after an error, and owes nothing */
+bool legs_are_quiet(struct session *s);
+/* A cancel is on its way to a server that does nothing any more: what comes next must not be hit by it. */
+bool leg_awaits_cancel(struct session *s);
+/* Asks the server for the answers to what was sent without a Sync. */
+void leg_flush_answers(struct session *s);
 /* After relaying: gives the server back, or deals with its loss. */
 void leg_settle(struct session *s);
 /* Breaks off whatever runs. */

@@ -32,7 +32,7 @@ sql_execute_route(struct session *s, const struct plan *p, struct span sql, stru
 	struct plan_entry *inner = session_plan(s, span_str(pp->inner_text));
 	unsigned flags = meaning_scan_flags(s);
 	bool ok = scan_sql(pp->inner_text, strlen(pp->inner_text), flags, &env->inner_scan) == 0 && scan_sql(sql.p, sql.n, flags, &env->scan) == 0;
-	struct route_values outer = {.sql = sql.p, .scan = &env->scan, .scan_flags = flags, .utf8 = true};
+	struct route_values outer = {.sql = sql.p, .scan = &env->scan, .scan_flags = flags, .utf8 = meaning_is_utf8(s)};
 	struct route_values v = {
 	    .sql = pp->inner_text,
 	    .scan = &env->inner_scan,
@@ -42,7 +42,7 @@ sql_execute_route(struct session *s, const struct plan *p, struct span sql, stru
 	    .exec_types = pp->inner_types,
 	    .n_exec_types = pp->n_inner_types,
 	    .outer = &outer,
-	    .utf8 = true,
+	    .utf8 = meaning_is_utf8(s),
 	};
 	*writes = (inner->plan->flags & PLAN_WRITES) != 0;
 	if (ok)

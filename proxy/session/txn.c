@@ -16,6 +16,8 @@ has_effect(const struct plan *p)
 	if (p->pins || (p->flags & PLAN_DDL))
 		return true;
 	switch (p->kind) {
+	case STMT_BEGIN:
+	case STMT_DECLARE:
 	case STMT_COMMIT:
 	case STMT_ROLLBACK:
 	case STMT_SAVEPOINT:
@@ -242,6 +244,22 @@ drop_pending(struct session *s, int keep)
 
 /* --- commands --- */
 
+/* The other legs of the block make the setting, too. */
+static void
+tell_other(struct leg *l, void *arg)
+{
+	const struct span *text = arg;
+	struct wbuf w = {0};
+	if (l == l->session->leg || !l->in_block)
+		return;
+	msg_put_query(&w, *text);
+	conn_send_copy(&l->server->conn, w.p, w.n);
+	wbuf_fini(&w);
+	replies_push(&l->server->replies, REPLY_QUERY, REPLY_SKIP, NULL);
+	l->server->has.unnamed = (struct stmt_id){0, 0};
+	(void)conn_flush(&l->server->conn); /* if it broke, input tells */
+}
+
 static void
 apply(struct session *s, const struct plan *p, struct span text)
 {
@@ -253,6 +271,10 @@ apply(struct session *s, const struct plan *p, struct span text)
 	if (p->pins == PIN_SETTING && query_is_set_config(text, name, sizeof name)) {
 		s->meaning_stale = true;
 		dlist_add_tail(&s->pending, &setting_new(name, text)->link);
+		if (s->tx == TX_OPEN && s->begin_sql) {
+			dlist_add_tail(&s->preamble, &setting_new("", text)->link);
+			leg_each(s, tell_other, &text);
+		}
 		return;
 	}
 	s->pins |= p->pins;
@@ -262,6 +284,21 @@ apply(struct session *s, const struct plan *p, struct span text)
 		stmt_set_clear(&s->tenant->known);
 	}
 	switch (p->kind) {
+	case STMT_BEGIN:
+		/* One that reached a shard as it came: the other shards must be told when they join. */
+		if (s->tenant->db->sharded && !s->begin_sql) {
+			s->begin_sql = xstrndup(text.p, text.n);
+			s->begin_read_only = (p->flags & PLAN_BEGIN_READ_ONLY) != 0;
+			s->leg->in_block = true;
+		}
+		break;
+	case STMT_DECLARE:
+		if (s->tenant->db->sharded && p->name) {
+			int *at = xmalloc(sizeof *at);
+			*at = s->leg->shard;
+			free(names_put(&s->cursors, span_str(p->name), at));
+		}
+		break;
 	case STMT_COMMIT:
 	case STMT_PREPARE_TRANSACTION:
 		/* COMMIT of a failed block answers ROLLBACK: then failed_now, or an error before, has emptied the list. */
@@ -346,7 +383,9 @@ txn_ready(struct session *s, char status)
 			fleet_ddl_seen(s->env->tenants.fleet);
 			s->env->poke_catalog(s->env); /* a new table is not known, so not read on replicas, before it has been loaded */
 		}
-		names_clear(&s->portals, (void (*)(void *))stmt_unref);
+		portals_clear(s);
+		if (!(s->pins & PIN_CURSOR))
+			names_clear(&s->cursors, free);
 	} else {
 		s->tx = TX_OPEN;
 	}
@@ -359,7 +398,9 @@ bool
 txn_holds_begin(const struct session *s)
 {
 	const struct database_config *db = s->tenant->db;
-	return s->tx == TX_IDLE && db->set.pool_mode == POOL_MODE_TRANSACTION && (db->sharded || db->shards[0].n_servers > 1);
+	if (db->sharded)
+		return s->tx == TX_IDLE && db->set.pool_mode != POOL_MODE_STATEMENT;
+	return s->tx == TX_IDLE && db->set.pool_mode == POOL_MODE_TRANSACTION && db->shards[0].n_servers > 1;
 }
 
 void
@@ -367,7 +408,8 @@ txn_begin_held(struct session *s, const struct plan *p, struct span sql)
 {
 	free(s->begin_sql);
 	s->begin_sql = xstrndup(sql.p, sql.n);
-	s->begin_read_only = (p->flags & PLAN_BEGIN_READ_ONLY) != 0;
+	/* A replica cannot run SERIALIZABLE transactions. */
+	s->begin_read_only = (p->flags & PLAN_BEGIN_READ_ONLY) && !strcasestr(s->begin_sql, "serializable");
 	s->tx = TX_HELD;
 }
 
@@ -388,6 +430,8 @@ txn_forget_all(struct session *s)
 	rehash(s);
 	s->meaning_stale = true;
 	s->pins = 0;
+	names_clear(&s->sql_prepared, free);
+	names_clear(&s->cursors, free);
 	if (s->leg->server) {
 		s->leg->server->has.settings = 0;
 		s->leg->server->has.unclean = false;

@@ -121,8 +121,24 @@ catalog_unref(struct catalog *c)
 {
 	if (c == NULL || --c->refs > 0)
 		return;
+	if (c->release)
+		c->release(c->keeps);
 	arena_fini(&c->arena);
 	free(c);
+}
+
+void
+catalog_keep(struct catalog *c, void *what, void (*release)(void *what), uint64_t epoch)
+{
+	c->keeps = what;
+	c->release = release;
+	c->epoch = epoch;
+}
+
+uint64_t
+catalog_epoch(const struct catalog *c)
+{
+	return c->epoch;
 }
 
 uint64_t

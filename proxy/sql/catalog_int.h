@@ -44,6 +44,9 @@ struct operator_entry {
 struct catalog {
 	_Atomic int refs;
 	struct arena arena; /* everything below */
+	void *keeps; /* see catalog_keep() */
+	void (*release)(void *what);
+	uint64_t epoch;
 	uint64_t version;
 	int server_version; /* server_version_num */
 	bool default_byte_ordered;

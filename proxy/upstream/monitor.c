@@ -58,7 +58,6 @@ struct monitor {
 	struct twophase *twophase;
 
 	_Atomic uint64_t generation;
-	_Atomic uint64_t catalog_epoch;
 	struct {
 		pthread_mutex_t lock;
 		pthread_cond_t wake;
@@ -253,9 +252,14 @@ keep(struct monitor *m, const char *database, struct catalog *c)
 }
 
 static void
+release_config(void *cfg)
+{
+	config_unref(cfg);
+}
+
+static void
 load_catalogs(struct monitor *m)
 {
-	bool complete = true;
 	uint64_t epoch = fleet_ddl_epoch(m->fleet);
 	m->catalogs_at_ms = now_ms();
 	for (int i = 0; i < m->n_watched; i++) {
@@ -263,21 +267,16 @@ load_catalogs(struct monitor *m)
 		struct diag d;
 		diag_clear(&d);
 		/* The first shard's primary speaks for the database. */
-		if (w->server != &w->db->shards[0].servers[0] || !needs_catalog(w->db))
+		if (w->server != &w->db->shards[0].servers[0] || !w->conn || !needs_catalog(w->db))
 			continue;
-		if (!w->conn) {
-			complete = complete && !w->db->sharded;
-			continue;
-		}
 		struct catalog *c = catalog_load(w->conn, w->db, &d);
-		if (c)
+		if (c) {
+			catalog_keep(c, config_ref(m->cfg), release_config, epoch);
 			keep(m, w->db->name, c);
-		else
+		} else {
 			log_warning("cannot read the catalog of database %s: %s", w->db->name, d.message);
-		complete = complete && (c || !w->db->sharded);
+		}
 	}
-	if (complete)
-		atomic_store(&m->catalog_epoch, epoch);
 }
 
 /* Lends the connections to the primaries of a sharded database to twophase_tend(). */
@@ -406,12 +405,6 @@ struct twophase *
 monitor_twophase(const struct monitor *m)
 {
 	return m->twophase;
-}
-
-uint64_t
-monitor_catalog_epoch(const struct monitor *m)
-{
-	return atomic_load_explicit(&m->catalog_epoch, memory_order_acquire);
 }
 
 uint64_t

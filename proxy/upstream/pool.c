@@ -25,6 +25,7 @@ struct pool {
 	int64_t connect_timeout_ms, idle_timeout_ms, lifetime_ms;
 	struct dlist idle, busy, connecting, waiters;
 	int n_idle, n_busy, n_connecting, n_waiters;
+	bool serving;         /* serve() is up the stack */
 	_Atomic bool hungry;  /* counted in limit->n_hungry; written by its own thread */
 	ev_tstamp retired_at; /* servers opened before are not used again */
 	uint64_t logins, failed_logins;
@@ -124,7 +125,7 @@ set_hungry(struct pool *p, bool hungry)
 		return;
 	atomic_store(&p->hungry, hungry);
 	atomic_fetch_add(&p->limit->n_hungry, hungry ? 1 : -1);
-	if (hungry && p->limit->n_members > 1)
+	if (hungry)
 		tell_others(p);
 }
 
@@ -133,7 +134,9 @@ static bool
 hand_over(struct pool *p, struct server *s)
 {
 	struct pool_limit *l = p->limit;
+	pthread_mutex_lock(&l->lock);
 	int fair = atomic_load(&l->max) / (l->n_members ? l->n_members : 1);
+	pthread_mutex_unlock(&l->lock);
 	if (!dlist_empty(&p->waiters) && p->n_idle + p->n_busy + p->n_connecting < fair + (fair > 0))
 		return false;
 	struct pool *to = NULL;
@@ -196,25 +199,40 @@ static void on_open(struct server *s, enum rc rc, const struct diag *d);
 
 static const struct server_ops idle_ops = {on_open, on_idle_input, on_idle_drained};
 
-/* A server that is free: to the waiter that came first, else on the stack. */
+/* Idle servers to those who wait, first come first served. A waiter may give its server back at once, which comes here again:
+ * the outermost call goes on with it, lest thousands of them in a row nest on the stack. */
 static void
-put_idle(struct pool *p, struct server *s)
+serve(struct pool *p)
 {
-	s->ops = &idle_ops;
-	s->user = p;
-	if (!dlist_empty(&p->waiters)) {
+	if (p->serving)
+		return;
+	p->serving = true;
+	while (!dlist_empty(&p->idle) && !dlist_empty(&p->waiters)) {
+		struct server *s = container_of(p->idle.next, struct server, pooled.link);
 		struct pool_waiter *w = dlist_first(&p->waiters, struct pool_waiter, link);
+		dlist_del(&s->pooled.link);
+		p->n_idle--;
 		pool_cancel(w);
 		s->pooled.is_idle = false;
 		dlist_add_head(&p->busy, &s->pooled.link);
 		p->n_busy++;
 		w->on_ready(w, RC_OK, s, NULL);
-		return;
 	}
+	p->serving = false;
+}
+
+static void
+put_idle(struct pool *p, struct server *s)
+{
+	s->ops = &idle_ops;
+	s->user = p;
+	if (dlist_empty(&p->waiters) && others_hungry(p) && hand_over(p, s))
+		return;
 	s->pooled.is_idle = true;
 	s->pooled.idle_since = ev_now(p->loop->ev);
 	dlist_add_head(&p->idle, &s->pooled.link);
 	p->n_idle++;
+	serve(p);
 }
 
 /* Nobody is left to serve those who wait: they are told why. */
@@ -265,7 +283,8 @@ grow(struct pool *p)
 	while (p->n_waiters > p->n_connecting && p->n_connecting < MAX_LOGINS) {
 		if (!take_slot(p->limit)) {
 			set_hungry(p, true);
-			return;
+			if (!take_slot(p->limit))
+				return;
 		}
 		const char *keys[3] = {NULL}, *values[3] = {NULL};
 		int n = 0;
@@ -315,7 +334,11 @@ pool_new(struct loop *l, const struct pool_config *c, struct pool_limit *limit)
 void
 pool_close(struct pool *p)
 {
-	assert(dlist_empty(&p->waiters) && dlist_empty(&p->busy));
+	assert(dlist_empty(&p->waiters));
+	/* Busy ones are the janitor's: their clients are gone. */
+	dlist_each(n, tmp, &p->busy)
+		end_server(p, container_of(n, struct server, pooled.link));
+	p->n_busy = 0;
 	dlist_each(n, tmp, &p->idle)
 		end_server(p, container_of(n, struct server, pooled.link));
 	dlist_each(n, tmp, &p->connecting)
@@ -346,7 +369,7 @@ enum rc
 pool_acquire(struct pool *p, struct pool_waiter *w, struct server **out)
 {
 	assert(!w->pool);
-	if (!dlist_empty(&p->idle)) {
+	if (!dlist_empty(&p->idle) && dlist_empty(&p->waiters)) {
 		struct server *s = container_of(p->idle.next, struct server, pooled.link);
 		dlist_del(&s->pooled.link);
 		p->n_idle--;
@@ -423,6 +446,14 @@ pool_tidy(struct pool *p)
 			end_server(p, s);
 		}
 	}
+}
+
+void
+pool_set_timeouts(struct pool *p, int64_t connect_ms, int64_t idle_ms, int64_t lifetime_ms)
+{
+	p->connect_timeout_ms = connect_ms;
+	p->idle_timeout_ms = idle_ms;
+	p->lifetime_ms = lifetime_ms;
 }
 
 void

@@ -2,9 +2,11 @@
 /* tenant - see pgspan/tenant.h. */
 #include "pgspan/tenant.h"
 
+#include "pgspan/auth.h"
 #include "pgspan/log.h"
 
 #include <libpq-fe.h>
+#include <xxhash.h>
 
 /* How long reads keep away from a server that could not be reached. */
 #define DOWN_MS 2000
@@ -49,17 +51,23 @@ fleet_health(struct fleet *f, const char *label)
 	return h;
 }
 
+/* A limit's members may hand servers to each other, so they must log in alike: the whole connection string and the password are
+ * part of the key (as a hash, lest it stand in one more place). */
 static struct pool_limit *
-limit_for(struct fleet *f, const struct server_config *s, const char *user, int max)
+limit_for(struct fleet *f, const struct database_config *db, const struct server_config *s, const char *user, const char *password, int max)
 {
-	char key[1024];
-	int n = snprintf(key, sizeof key, "%s\n%s", s->label, s->user ? s->user : user);
+	char key[512];
+	XXH64_hash_t h = XXH3_64bits(s->conninfo, strlen(s->conninfo));
+	if (password)
+		h = XXH3_64bits_withSeed(password, strlen(password), h);
+	int n = snprintf(key, sizeof key, "%016llx\n%.200s\n%.200s", (unsigned long long)h, db->name, s->user ? "" : user);
+	struct span name = span_of(key, (size_t)n < sizeof key ? (size_t)n : sizeof key - 1);
 	pthread_mutex_lock(&f->lock);
-	struct pool_limit *l = names_get(&f->limits, span_of(key, (size_t)n < sizeof key ? (size_t)n : sizeof key - 1));
+	struct pool_limit *l = names_get(&f->limits, name);
 	if (!l) {
 		l = xcalloc(1, sizeof *l);
 		pool_limit_init(l, max);
-		names_put(&f->limits, span_of(key, (size_t)n < sizeof key ? (size_t)n : sizeof key - 1), l);
+		names_put(&f->limits, name, l);
 	}
 	atomic_store(&l->max, max);
 	pthread_mutex_unlock(&f->lock);
@@ -149,6 +157,14 @@ same_servers(const struct database_config *a, const struct database_config *b)
 			if (x->servers[k].role != y->servers[k].role || !same_text(x->servers[k].conninfo, y->servers[k].conninfo))
 				return false;
 	}
+	for (int i = 0; i < a->n_tables; i++) {
+		const struct table_config *x = &a->tables[i], *y = &b->tables[i];
+		if (x->kind != y->kind || !same_text(x->schema, y->schema) || !same_text(x->name, y->name) || x->n_key != y->n_key)
+			return false;
+		for (int k = 0; k < x->n_key; k++)
+			if (!same_text(x->key[k], y->key[k]))
+				return false;
+	}
 	if (a->map) {
 		if (shardmap_buckets(a->map) != shardmap_buckets(b->map) || shardmap_strategy(a->map) != shardmap_strategy(b->map))
 			return false;
@@ -157,6 +173,13 @@ same_servers(const struct database_config *a, const struct database_config *b)
 				return false;
 	}
 	return true;
+}
+
+static bool
+same_password(const struct tenant *t, const struct config *cfg)
+{
+	const struct auth_user *u = cfg->users ? userlist_find(cfg->users, span_str(t->user)) : NULL;
+	return same_text(t->password, u && auth_user_kind(u) == AUTH_SECRET_PLAIN ? auth_user_secret(u) : NULL);
 }
 
 static _Atomic uint64_t serials;
@@ -171,13 +194,15 @@ tenants_reload(struct tenants *all, struct config *cfg)
 		if (!slot->name)
 			continue;
 		const struct database_config *db = config_database(cfg, t->db->name);
-		if (db && same_servers(t->db, db)) {
+		if (db && same_servers(t->db, db) && same_password(t, cfg)) {
 			struct config *old = t->cfg;
 			t->cfg = config_ref(cfg);
 			t->db = db;
 			t->db_serial = atomic_fetch_add(&serials, 1) + 1;
-			for (int k = 0; k < t->n_pools; k++)
+			for (int k = 0; k < t->n_pools; k++) {
+				pool_set_timeouts(t->pools[k], db->set.server_connect_timeout_ms, db->set.server_idle_timeout_ms, db->set.server_lifetime_ms);
 				pool_set_max(t->pools[k], db->set.default_pool_size);
+			}
 			config_unref(old);
 			names_put(&keep, span_of(slot->name, slot->len), t);
 		} else {
@@ -204,6 +229,8 @@ void
 tenants_tidy(struct tenants *t)
 {
 	each(t, tidy_tenant);
+	for (int i = 0; i < t->n_retired; i++)
+		tidy_tenant(t->retired[i]);
 }
 
 struct tenant *
@@ -239,7 +266,7 @@ tenants_get(struct tenants *all, struct config *cfg, const struct database_confi
 			    .idle_timeout_ms = db->set.server_idle_timeout_ms,
 			    .lifetime_ms = db->set.server_lifetime_ms,
 			};
-			t->pools[t->first[i] + k] = pool_new(all->loop, &pc, limit_for(all->fleet, s, user, db->set.default_pool_size));
+			t->pools[t->first[i] + k] = pool_new(all->loop, &pc, limit_for(all->fleet, db, s, user, pc.password, db->set.default_pool_size));
 			t->healths[t->first[i] + k] = fleet_health(all->fleet, s->label);
 		}
 	}
