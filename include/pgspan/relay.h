@@ -20,14 +20,14 @@ struct relay_ops {
 	void (*on_fake)(struct relay *r, const struct reply *e, struct wbuf *out);
 	/* CommandComplete of the client's own statement. */
 	void (*on_command)(struct relay *r, struct span tag);
-	/* ErrorResponse, to the client's statement or to one of pgspan's own (mine). True: forward it. */
-	bool (*on_error)(struct relay *r, const struct wire_msg *m, bool mine);
+	/* ErrorResponse to *e* (NULL: to nothing), which has ended by it. True: forward it; else what was put in *instead*. */
+	bool (*on_error)(struct relay *r, const struct wire_msg *m, const struct reply *e, struct wbuf *instead);
 	/* ParameterStatus. True: forward it. */
 	bool (*on_parameter)(struct relay *r, struct span name, struct span value, bool mine);
 	/* CopyInResponse, CopyBothResponse. */
 	void (*on_copy_in)(struct relay *r);
-	/* ReadyForQuery. The status that the client is to see. */
-	char (*on_ready)(struct relay *r, char status, bool mine);
+	/* ReadyForQuery, with its status. True: the client is to see it. */
+	bool (*on_ready)(struct relay *r, char status, bool mine);
 };
 
 struct relay {

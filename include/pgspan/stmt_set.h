@@ -8,6 +8,7 @@
 
 #include "pgspan/defs.h"
 
+#define STMT_NAME_PREFIX "pgspan_"
 #define STMT_NAME_BYTES 40 /* "pgspan_", 32 digits, NUL */
 
 struct stmt_id {

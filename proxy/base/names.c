@@ -88,6 +88,18 @@ names_take(struct names *m, struct span name)
 	return value;
 }
 
+bool
+names_find(const struct names *m, bool (*fn)(const void *value, const void *arg), const void *arg, struct span *name)
+{
+	for (uint32_t i = 0; i < m->cap; i++) {
+		if (m->slots[i].name && fn(m->slots[i].value, arg)) {
+			*name = span_of(m->slots[i].name, m->slots[i].len);
+			return true;
+		}
+	}
+	return false;
+}
+
 void
 names_clear(struct names *m, void (*fn)(void *value))
 {

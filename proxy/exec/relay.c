@@ -22,6 +22,7 @@ relay_init(struct relay *r, struct server *s, struct conn *client, const struct 
 struct cursor {
 	struct span rx;
 	size_t run, at; /* forwarded from run to at */
+	size_t expect;  /* bytes that the message at *at* takes; 0: what there is has been dealt with */
 };
 
 static void
@@ -70,12 +71,13 @@ note_ended(void *arg, const struct reply *e, bool ok)
 
 /* Messages that are seen whole, after the FIFO has judged them. Sets *forward. */
 static void
-look(struct relay *r, struct cursor *c, const struct wire_msg *m, bool mine, bool *forward)
+look(struct relay *r, const struct wire_msg *m, const struct reply *e, bool *forward, struct wbuf *instead)
 {
+	bool mine = e && e->action == REPLY_SKIP;
 	struct span a, b;
 	switch (m->type) {
 	case 'E':
-		*forward = r->ops->on_error(r, m, mine);
+		*forward = r->ops->on_error(r, m, e, instead);
 		break;
 	case 'S':
 		*forward = msg_get_parameter_status(m, &a, &b) && r->ops->on_parameter(r, a, b, mine);
@@ -88,20 +90,10 @@ look(struct relay *r, struct cursor *c, const struct wire_msg *m, bool mine, boo
 	case 'W':
 		r->ops->on_copy_in(r);
 		break;
-	case 'Z': {
-		char status = m->len == 1 ? (char)m->body[0] : 'I';
-		r->server->tx_status = status;
-		char shown = r->ops->on_ready(r, status, mine);
-		if (*forward && shown != status) {
-			struct wbuf w = {0};
-			cut(r, c, 0);
-			msg_put_ready_for_query(&w, shown);
-			conn_send_copy(r->client, w.p, w.n);
-			wbuf_fini(&w);
-			*forward = false;
-		}
+	case 'Z':
+		r->server->tx_status = m->len == 1 ? (char)m->body[0] : 'I';
+		*forward = r->ops->on_ready(r, r->server->tx_status, mine);
 		break;
-	}
 	default:
 		break;
 	}
@@ -142,15 +134,17 @@ step(struct relay *r, struct cursor *c)
 	if (whole && h.total > rest.n) {
 		if (h.total > WHOLE_MAX)
 			return RC_FAIL;
-		conn_rx_expect(&r->server->conn, c->at + h.total);
+		c->expect = (size_t)h.total; /* not now: the buffer would move, and what is queued points into it */
 		return RC_AGAIN;
 	}
-	bool mine = head && head->action == REPLY_SKIP;
+	struct wbuf instead = {0};
+	struct reply before = head ? *head : (struct reply){0};
+	const struct reply *e = head ? &before : NULL;
 	/* The end of an answer is told after the message itself was looked at, so a tag comes before its entry's end. */
 	bool forward = true;
 	struct wire_msg m = {h.type, (uint32_t)(h.total - WIRE_HEAD_BYTES), (const unsigned char *)rest.p + WIRE_HEAD_BYTES};
 	if (h.type == 'C' || h.type == 'G' || h.type == 'W')
-		look(r, c, &m, mine, &forward);
+		look(r, &m, e, &forward, &instead);
 	enum reply_verdict v = replies_match(q, h.type, note_ended, r);
 	if (v == VERDICT_BROKEN) {
 		log_error("a server sent %s where none can come", msg_server_name(h.type));
@@ -158,7 +152,7 @@ step(struct relay *r, struct cursor *c)
 	}
 	forward = v == VERDICT_FORWARD || v == VERDICT_ASYNC;
 	if (h.type == 'E' || h.type == 'S' || h.type == 'Z')
-		look(r, c, &m, mine, &forward);
+		look(r, &m, e, &forward, &instead);
 	size_t here = h.total < rest.n ? (size_t)h.total : rest.n;
 	r->left = h.total - here;
 	r->left_forward = forward;
@@ -166,6 +160,11 @@ step(struct relay *r, struct cursor *c)
 		c->at += here;
 	else
 		cut(r, c, here);
+	if (instead.n > 0) {
+		conn_send_copy(r->client, instead.p, instead.n);
+		r->forwarded = true;
+		wbuf_fini(&instead);
+	}
 	return RC_OK;
 }
 
@@ -191,6 +190,8 @@ relay_run(struct relay *r)
 		(void)conn_flush(r->client); /* a broken client is noticed by its own input */
 		if (c.at > 0)
 			conn_rx_consume(from, c.at);
+		if (c.expect > 0)
+			conn_rx_expect(from, c.expect);
 		if (r->left > 0 || c.at == c.rx.n)
 			break;
 	}

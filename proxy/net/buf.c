@@ -3,6 +3,19 @@
  * burst of thousands of busy clients does not keep its memory for ever. */
 #include "pgspan/buf.h"
 
+/* A buffer that was given back must not be read by whoever still points into it: under AddressSanitizer that is an error. */
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#include <sanitizer/asan_interface.h>
+#endif
+#endif
+#ifndef ASAN_POISON_MEMORY_REGION
+#define ASAN_POISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
+#define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
+#endif
+
 /* What a worker keeps ready: enough for the connections that are busy at one moment, far below the number of clients. */
 #define KEEP_SMALL 256
 #define KEEP_LARGE 32
@@ -20,9 +33,10 @@ buf_pool_init(struct buf_pool *p)
 }
 
 static void
-free_all(struct buf_free *f)
+free_all(struct buf_free *f, size_t size)
 {
 	while (f) {
+		ASAN_UNPOISON_MEMORY_REGION(f, size);
 		struct buf_free *next = f->next;
 		free(f);
 		f = next;
@@ -32,8 +46,8 @@ free_all(struct buf_free *f)
 void
 buf_pool_fini(struct buf_pool *p)
 {
-	free_all(p->small);
-	free_all(p->large);
+	free_all(p->small, BUF_SMALL);
+	free_all(p->large, BUF_LARGE);
 	buf_pool_init(p);
 }
 
@@ -52,6 +66,7 @@ take(struct buf_pool *p, uint32_t size)
 	if (!list || !*list)
 		return xmalloc(size);
 	struct buf_free *f = *list;
+	ASAN_UNPOISON_MEMORY_REGION(f, size);
 	*list = f->next;
 	if (size == BUF_SMALL)
 		p->n_small--;
@@ -74,7 +89,9 @@ give(struct buf_pool *p, char *base, uint32_t size)
 		p->n_large++;
 	} else {
 		free(base);
+		return;
 	}
+	ASAN_POISON_MEMORY_REGION(base, size);
 }
 
 void

@@ -128,8 +128,7 @@ leg_lost(struct fan *f, struct fan_leg *k)
 	while (!replies_empty(q))
 		replies_pop(q);
 	pool_discard(k->leg->server);
-	k->leg->server = NULL;
-	k->leg->in_block = k->leg->linking = false;
+	leg_forget_server(k->leg);
 	k->leg->fan = NULL;
 	leg_done(f, k, LEG_LOST);
 	cancel_others(f);
@@ -150,15 +149,14 @@ take(struct fan *f, int i, const struct wire_msg *m, bool mine, bool counts)
 			wbuf_bytes(&f->error, (const char *)m->body - WIRE_HEAD_BYTES, m->len + WIRE_HEAD_BYTES);
 		}
 		k->copying = false;
-		k->leg->copy_in = true; /* remembered until its ReadyForQuery: see below */
+		k->erred = true;
 		cancel_others(f);
 		return;
 	case 'Z':
 		k->leg->server->tx_status = m->len == 1 ? (char)m->body[0] : 'I';
 		if (replies_empty(&k->leg->server->replies)) {
-			bool error = k->leg->copy_in;
-			k->leg->copy_in = false;
-			leg_done(f, k, error ? LEG_ERROR : LEG_OK);
+			leg_done(f, k, k->erred ? LEG_ERROR : LEG_OK);
+			k->erred = false;
 		}
 		return;
 	case 'G':
@@ -496,7 +494,7 @@ fan_answer(struct fan *f)
 		if (s->tx == TX_HELD)
 			s->tx = TX_HELD_FAILED;
 	} else if (f->effect) {
-		txn_command(s, f->effect);
+		txn_command(s, f->effect, f->tag ? span_str(f->tag) : SPAN_NONE);
 	}
 	(void)extended;
 	bool lost_one = false;
@@ -517,6 +515,7 @@ fan_answer(struct fan *f)
 	msg_put_ready_for_query(&w, session_status(s));
 	session_put(s, &w);
 	fan_free(f);
+	(void)leg_restore(s, !failed);
 	if (lost_one && in_block) {
 		/* Part of the block is gone with its server: nothing of it can be committed any more. */
 		session_close(s, "a shard's server was lost in a transaction");

@@ -33,6 +33,7 @@ struct fan_leg {
 	const struct split_part *part; /* of a split INSERT; NULL: none */
 	enum leg_outcome outcome;
 	bool copying;            /* CopyInResponse came */
+	bool erred;              /* ErrorResponse came, and ReadyForQuery has not */
 };
 
 struct copy_split;

@@ -92,6 +92,56 @@ known_id(const struct session *s, struct stmt_id id)
 	return id;
 }
 
+struct failed_name {
+	struct stmt_id id;
+	size_t len;
+	char name[];
+};
+
+static void
+note_failed_name(struct session *s, const struct parsing *p)
+{
+	free(s->failed_name);
+	s->failed_name = xmalloc(sizeof *s->failed_name + p->len);
+	s->failed_name->id = p->stmt->id;
+	s->failed_name->len = p->len;
+	memcpy(s->failed_name->name, p->name, p->len);
+}
+
+static bool
+has_name(const void *value, const void *internal)
+{
+	const struct stmt *st = value;
+	char name[STMT_NAME_BYTES];
+	return memcmp(internal, name, stmt_id_name(st->id, name)) == 0;
+}
+
+bool
+group_statement_name(struct session *s, const char *internal, struct span *name)
+{
+	char text[STMT_NAME_BYTES];
+	const struct failed_name *f = s->failed_name;
+	if (names_find(&s->stmts, has_name, internal, name))
+		return true;
+	if (!f || memcmp(internal, text, stmt_id_name(f->id, text)) != 0)
+		return false;
+	*name = span_of(f->name, f->len);
+	return true;
+}
+
+void
+group_close_ended(struct leg *l, void *ref, bool ok)
+{
+	struct parsing *p = ref;
+	if (!p)
+		return;
+	/* A Parse of that name behind it was skipped, too. */
+	if (!ok)
+		stmt_unref(names_put(&l->session->stmts, span_of(p->name, p->len), stmt_ref(p->stmt)));
+	stmt_unref(p->stmt);
+	free(p);
+}
+
 void
 group_parse_ended(struct leg *l, void *ref, bool ok, bool sent)
 {
@@ -110,7 +160,11 @@ group_parse_ended(struct leg *l, void *ref, bool ok, bool sent)
 		else if (p->len > 0)
 			stmt_set_remove(&l->server->has.stmts, p->stmt->id);
 	}
+	if (p->of_client && p->len > 0)
+		s->n_parsing--;
 	if (!ok && p->of_client) {
+		if (p->len > 0)
+			note_failed_name(s, p);
 		if (p->len == 0) {
 			if (s->unnamed == p->stmt) {
 				stmt_unref(s->unnamed);
@@ -538,6 +592,22 @@ ensure(struct leg *l, struct stmt *st, bool unnamed)
 	replies_push(&sv->replies, REPLY_PARSE, REPLY_SKIP, parsing_new(st, false, unnamed ? SPAN_NONE : n));
 }
 
+void
+group_execute_by_sql(struct leg *l, struct stmt *st, struct span sql, struct wbuf *w)
+{
+	struct scan_iter it;
+	struct scan_token t = {0};
+	char name[STMT_NAME_BYTES];
+	ensure(l, st, false);
+	/* EXECUTE is the first token, the name the second. */
+	scan_iter_init(&it, sql.p, sql.n, meaning_scan_flags(l->session));
+	(void)scan_next(&it, &t);
+	(void)scan_next(&it, &t);
+	wbuf_bytes(w, sql.p, t.off);
+	wbuf_bytes(w, name, stmt_id_name(st->id, name));
+	wbuf_bytes(w, sql.p + t.off + t.len, sql.n - t.off - t.len);
+}
+
 static void
 send_parse(struct session *s, const struct wire_msg *m, const struct msg_parse *p)
 {
@@ -561,6 +631,7 @@ send_parse(struct session *s, const struct wire_msg *m, const struct msg_parse *
 		replies_push(q, REPLY_PARSE, REPLY_FORWARD, NULL);
 	} else {
 		names_put(&s->stmts, p->name, stmt_ref(st));
+		s->n_parsing++;
 		if (stmt_set_has(&l->server->has.stmts, st->id)) {
 			replies_push(q, REPLY_PARSE, REPLY_FAKE, parsing_new(st, true, p->name));
 		} else {
@@ -635,7 +706,14 @@ send_execute(struct session *s, const struct wire_msg *m, struct span portal)
 	struct effect *e = NULL;
 	if (st) {
 		const struct plan *p = stmt_plan(s, st);
+		struct stmt *gone = p->kind == STMT_DEALLOCATE && p->name ? names_take(&s->stmts, span_str(p->name)) : NULL;
+		if (gone) {
+			replies_push(&l->server->replies, REPLY_EXECUTE, REPLY_FAKE, parsing_new(gone, false, span_str(p->name)));
+			stmt_unref(gone);
+			return;
+		}
 		e = effect_new(st->plan, st->text);
+		s->restores |= txn_resets(s, p);
 		if ((p->kind == STMT_DEALLOCATE || p->kind == STMT_DISCARD) && !p->name) {
 			names_clear(&s->stmts, (void (*)(void *))stmt_unref);
 			stmt_set_clear(&l->server->has.stmts);
@@ -656,8 +734,8 @@ send_close(struct session *s, const struct wire_msg *m, const struct msg_target 
 	struct replies *q = &l->server->replies;
 	struct stmt *st = t->kind == 'S' && t->name.n > 0 ? names_take(&s->stmts, t->name) : NULL;
 	if (st) {
+		replies_push(q, REPLY_CLOSE, REPLY_FAKE, parsing_new(st, false, t->name));
 		stmt_unref(st);
-		replies_push(q, REPLY_CLOSE, REPLY_FAKE, NULL);
 		return;
 	}
 	if (t->kind == 'S' && t->name.n == 0) {
@@ -842,6 +920,15 @@ with_fan(struct session *s, struct group *g, struct look *k, struct diag *d)
 	return RC_OK;
 }
 
+static bool
+parses_again(const struct session *s, const struct look *k)
+{
+	for (int i = 0; i < k->n; i++)
+		if (k->names[i].n > 0 && names_get(&s->stmts, k->names[i]))
+			return true;
+	return false;
+}
+
 static enum rc
 with_group(struct session *s, struct group *g, struct look *k)
 {
@@ -907,6 +994,11 @@ with_group(struct session *s, struct group *g, struct look *k)
 		diag_set(&d, SQLSTATE_FEATURE_NOT_SUPPORTED, "this would tie the session to a replica");
 		diag_hint(&d, "Use it outside a READ ONLY transaction.");
 		return refuse(s, &d);
+	}
+	/* A name that is given again while it is not known whether the first was taken. */
+	if (s->n_parsing > 0 && parses_again(s, k) && !leg_is_quiet(s)) {
+		leg_flush_answers(s);
+		return RC_AGAIN;
 	}
 	leg_begin(s, l);
 	l->wrote |= !g->read_only;

@@ -20,6 +20,7 @@
 static const struct relay_ops relay_ops;
 static const struct server_ops server_ops;
 static char begin_mark[1]; /* ref of the injected BEGIN's entries */
+static char restore_mark[1]; /* and of the Query that restores settings behind a RESET */
 
 static void
 on_waiter_ready(struct pool_waiter *w, enum rc rc, struct server *sv, const struct diag *d);
@@ -30,6 +31,13 @@ leg_init(struct session *s, struct leg *l)
 	l->session = s;
 	dlist_init(&l->waiter.link);
 	l->waiter.on_ready = on_waiter_ready;
+}
+
+void
+leg_forget_server(struct leg *l)
+{
+	l->server = NULL;
+	l->copy_in = l->unsynced = l->lost = l->need_sync = l->linking = l->in_block = l->withheld = false;
 }
 
 struct diag *
@@ -236,14 +244,12 @@ send_link(struct leg *l, bool forget)
 		wbuf_bytes(&sql, "DEALLOCATE ALL;", 15);
 		stmt_set_clear(&l->server->has.stmts);
 	}
+	/* RESET ALL leaves the role alone. */
+	if (l->server->has.role)
+		wbuf_bytes(&sql, "SET SESSION AUTHORIZATION DEFAULT;", 34);
 	if (l->server->has.settings != 0)
 		wbuf_bytes(&sql, "RESET ALL;", 10);
-	/* Role and authorization are not reset by RESET ALL; a server that had them is unclean and never comes here. */
-	for (struct dlist *i = s->settings.next; i != &s->settings; i = i->next) {
-		const struct setting *g = container_of(i, struct setting, link);
-		wbuf_bytes(&sql, g->sql, strlen(g->sql));
-		wbuf_bytes(&sql, "\n;", 2);
-	}
+	l->server->has.role = settings_put_all(s, &sql);
 	if (sql.n == 0)
 		wbuf_bytes(&sql, ";", 1);
 	msg_put_query(&w, span_of(sql.p, sql.n));
@@ -266,7 +272,7 @@ take_server(struct leg *l, struct server *sv)
 	sv->ops = &server_ops;
 	sv->user = l;
 	relay_init(&l->relay, sv, &s->conn, &relay_ops);
-	l->copy_in = l->unsynced = l->lost = l->need_sync = l->said_fatal = l->answers_begin = l->in_block = l->wrote = false;
+	l->copy_in = l->unsynced = l->lost = l->need_sync = l->said_fatal = l->answers_begin = l->own_failed = l->in_block = l->wrote = false;
 	wbuf_clear(&l->saved);
 	l->flushed = false;
 	names_clear(&l->prepared, NULL); /* it is another server than before */
@@ -366,6 +372,10 @@ static void
 on_ended(struct relay *r, const struct reply *e, bool ok)
 {
 	struct leg *l = container_of(r, struct leg, relay);
+	if (e->ref == restore_mark)
+		return;
+	if (!ok && e->action == REPLY_SKIP && e->kind != REPLY_QUERY && e->kind != REPLY_SYNC)
+		l->own_failed = true; /* and what stands behind it up to the next Sync is ignored */
 	if (e->ref == begin_mark) {
 		if (!ok)
 			l->answers_begin = true;
@@ -376,16 +386,21 @@ on_ended(struct relay *r, const struct reply *e, bool ok)
 		group_parse_ended(l, e->ref, ok, e->action != REPLY_FAKE);
 		break;
 	case REPLY_CLOSE:
-		if (!ok && e->action == REPLY_SKIP && l->server)
+		if (e->ref)
+			group_close_ended(l, e->ref, ok);
+		else if (!ok && e->action == REPLY_SKIP && l->server)
 			l->server->has.unclean = true; /* it still holds what it should have closed */
 		break;
 	case REPLY_EXECUTE:
-		effect_free(e->ref);
+		if (e->action == REPLY_FAKE)
+			group_close_ended(l, e->ref, ok);
+		else
+			effect_free(e->ref);
 		break;
 	case REPLY_QUERY:
 		effect_free(e->ref);
-		if (!ok && l->answers_begin)
-			l->need_sync = true; /* the client's Query was ignored with the BEGIN: it sends no Sync */
+		if (!ok && l->own_failed)
+			l->need_sync = true; /* the client's Query was ignored with what stood before it: it sends no Sync */
 		break;
 	default:
 		break;
@@ -396,10 +411,20 @@ static void
 on_fake(struct relay *r, const struct reply *e, struct wbuf *out)
 {
 	struct leg *l = container_of(r, struct leg, relay);
-	struct span s = e->kind == REPLY_CLOSE ? MSG_CLOSE_COMPLETE : MSG_PARSE_COMPLETE;
-	wbuf_bytes(out, s.p, s.n);
-	if (e->kind == REPLY_PARSE)
+	switch (e->kind) {
+	case REPLY_CLOSE:
+		wbuf_bytes(out, MSG_CLOSE_COMPLETE.p, MSG_CLOSE_COMPLETE.n);
+		group_close_ended(l, e->ref, true);
+		break;
+	case REPLY_EXECUTE:
+		msg_put_command_complete(out, "DEALLOCATE");
+		group_close_ended(l, e->ref, true);
+		break;
+	default:
+		wbuf_bytes(out, MSG_PARSE_COMPLETE.p, MSG_PARSE_COMPLETE.n);
 		group_parse_ended(l, e->ref, true, false);
+		break;
+	}
 }
 
 static void
@@ -407,20 +432,44 @@ on_command(struct relay *r, struct span tag)
 {
 	struct session *s = session_of(r);
 	const struct reply *head = replies_head(&r->server->replies);
-	(void)tag;
 	if (head && head->ref && (head->kind == REPLY_QUERY || head->kind == REPLY_EXECUTE))
-		txn_command(s, head->ref);
+		txn_command(s, head->ref, tag);
+}
+
+/* An error may name a statement: the client knows it under a name of its own. */
+static bool
+rename_statement(struct session *s, const struct wire_msg *m, struct wbuf *w)
+{
+	struct span message, name = SPAN_NONE;
+	const char *at = msg_error_field(m, 'M', &message) ? memmem(message.p, message.n, STMT_NAME_PREFIX, sizeof STMT_NAME_PREFIX - 1) : NULL;
+	if (!at || (size_t)(message.p + message.n - at) < STMT_NAME_BYTES - 1 || !group_statement_name(s, at, &name))
+		return false;
+	const char *body = (const char *)m->body, *rest = at + STMT_NAME_BYTES - 1;
+	wbuf_begin(w, 'E');
+	wbuf_bytes(w, body, (size_t)(at - body));
+	wbuf_span(w, name);
+	wbuf_bytes(w, rest, (size_t)(body + m->len - rest));
+	wbuf_end(w);
+	return true;
+}
+
+/* Whether the client is told of an ErrorResponse to *e*. */
+static bool
+is_for_client(const struct reply *e)
+{
+	/* A statement of the client's that is made on this server at its first use: it has become bad since. */
+	return !e || e->action != REPLY_SKIP || (e->kind == REPLY_PARSE && e->ref && !leg_is_begin(e->ref));
 }
 
 static bool
-on_error(struct relay *r, const struct wire_msg *m, bool mine)
+on_error(struct relay *r, const struct wire_msg *m, const struct reply *e, struct wbuf *instead)
 {
 	struct leg *l = container_of(r, struct leg, relay);
 	struct session *s = l->session;
 	struct span severity;
 	bool fatal = msg_error_field(m, 'V', &severity) && !span_eq_str(severity, "ERROR");
 	s->failed_now = true;
-	l->copy_in = false;
+	l->copy_in = l->own_failed = false;
 	if (l->linking) {
 		/* In the session's state WELCOME a setting of the start-up packet is bad; later, one that was good has become bad. */
 		struct span code, message, hint;
@@ -455,7 +504,7 @@ on_error(struct relay *r, const struct wire_msg *m, bool mine)
 	if (msg_error_field(m, 'C', &code) && span_eq_str(code, SQLSTATE_FEATURE_NOT_SUPPORTED) && msg_error_field(m, 'M', &message) &&
 	    span_eq_str(message, "cached plan must not change result type"))
 		fleet_ddl_seen(s->env->tenants.fleet); /* somebody has changed a table behind our back */
-	return !mine;
+	return is_for_client(e) && !rename_statement(s, m, instead);
 }
 
 static bool
@@ -470,7 +519,8 @@ on_parameter(struct relay *r, struct span name, struct span value, bool mine)
 				l->reported |= 1u << i;
 		return true;
 	}
-	return !mine; /* what linking brings about the client knows already */
+	const struct reply *head = replies_head(&r->server->replies);
+	return !mine || (head && head->ref == restore_mark); /* what linking brings about the client knows already */
 }
 
 static void
@@ -481,7 +531,32 @@ on_copy_in(struct relay *r)
 	replies_copy_in(&r->server->replies);
 }
 
-static char
+static void
+send_restore(struct leg *l, void *sql)
+{
+	struct wbuf w = {0};
+	msg_put_query(&w, span_str(sql));
+	conn_send_copy(&l->server->conn, w.p, w.n);
+	wbuf_fini(&w);
+	replies_push(&l->server->replies, REPLY_QUERY, REPLY_SKIP, restore_mark);
+	l->server->has.unnamed = (struct stmt_id){0, 0};
+	(void)conn_flush(&l->server->conn); /* if it broke, input tells */
+}
+
+bool
+leg_restore(struct session *s, bool ok)
+{
+	char *sql = s->restore;
+	if (!sql)
+		return false;
+	s->restore = NULL;
+	if (ok)
+		leg_each(s, send_restore, sql);
+	free(sql);
+	return ok;
+}
+
+static bool
 on_ready(struct relay *r, char status, bool mine)
 {
 	struct leg *l = container_of(r, struct leg, relay);
@@ -492,11 +567,19 @@ on_ready(struct relay *r, char status, bool mine)
 		s->failed_now = false;
 		if (!l->failed)
 			r->server->has.settings = s->settings_hash;
-		return status;
+		return false;
 	}
-	if (!mine)
-		txn_ready(s, status);
-	return status;
+	if (mine) {
+		bool shown = l->withheld;
+		l->withheld = false;
+		return shown;
+	}
+	bool ok = status != 'E' && !s->failed_now;
+	txn_ready(s, status);
+	/* The client hears of the end of its RESET when what it goes back to has been made, the parameters' report included. */
+	bool last = replies_empty(&r->server->replies);
+	l->withheld = leg_restore(s, ok) && last;
+	return !l->withheld;
 }
 
 static const struct relay_ops relay_ops = {on_ended, on_fake, on_command, on_error, on_parameter, on_copy_in, on_ready};
@@ -525,8 +608,7 @@ lost(struct leg *l)
 	int number = l->number;
 	drop_replies(l);
 	pool_discard(l->server);
-	l->server = NULL;
-	l->linking = l->copy_in = l->lost = l->need_sync = l->unsynced = l->in_block = false;
+	leg_forget_server(l);
 	if (again) {
 		log_info("a replica was lost before it answered: its statement runs elsewhere");
 		tenant_server_failed(s->tenant, l->shard, number, session_now_ms(s));
@@ -579,15 +661,14 @@ settle(struct leg *l, void *arg)
 	if (l->failed && !l->linking && is_quiet(l)) {
 		/* The settings could not be made. */
 		struct server *sv = l->server;
-		l->server = NULL;
+		leg_forget_server(l);
 		sv->has.settings = UINT64_MAX;
 		janitor_take(sv, true);
 		return;
 	}
 	if (may_release(l)) {
 		struct server *sv = l->server;
-		l->server = NULL;
-		l->in_block = false;
+		leg_forget_server(l);
 		wbuf_clear(&l->saved);
 		if (sv->has.unclean)
 			janitor_take(sv, true);
@@ -689,7 +770,7 @@ abandon(struct leg *l, void *arg)
 	if (!certain && !l->lost && !replies_empty(&sv->replies))
 		server_cancel(sv, NULL);
 	drop_replies(l);
-	l->server = NULL;
+	leg_forget_server(l);
 	if (certain)
 		janitor_take(sv, discard);
 	else

@@ -82,7 +82,7 @@ add_settings(struct session *s)
 		for (const char *c = p->value; *c; c++)
 			wbuf_bytes(&w, *c == '\'' ? "''" : c, *c == '\'' ? 2 : 1);
 		wbuf_bytes(&w, tail, sizeof tail);
-		txn_add_setting(s, name, w.p);
+		settings_add_initial(s, name, span_of(w.p, w.n - 1));
 		wbuf_fini(&w);
 	}
 }
@@ -123,7 +123,6 @@ authenticated(struct session *s)
 	msg_put_auth_ok(&w);
 	session_put(s, &w);
 	add_settings(s);
-	txn_ready(s, 'I');
 	ev_timer_stop(s->env->loop->ev, &s->timer);
 	s->state = SESSION_WELCOME;
 	login_welcome(s);

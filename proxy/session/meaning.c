@@ -19,7 +19,7 @@ struct meaning {
 	bool path_unknown; /* a search_path that was made in a way that is not understood */
 	bool scs_off;
 	bool utf8;
-	uint64_t salt;
+	uint64_t scs_salt, encoding_salt; /* see meaning_salt() */
 };
 
 static bool
@@ -125,26 +125,37 @@ server_is_utf8(const struct session *s)
 	return true;
 }
 
+/* What made the value that holds after *g*; NULL: it is the server's default. */
+static const char *
+made_by(const struct session *s, const struct setting *g, const char *name)
+{
+	return g->sql[0] == '\0' ? settings_initial(s, name) : g->sql;
+}
+
 static void
 read_settings(struct session *s, struct meaning *m, const struct dlist *list)
 {
 	for (struct dlist *i = list->next; i != list; i = i->next) {
 		const struct setting *g = container_of(i, struct setting, link);
-		bool reset_all = g->name[0] == '\0', reset = g->sql[0] == '\0';
+		bool reset_all = g->name[0] == '\0';
+		const char *sql;
 		if (reset_all || strcmp(g->name, "search_path") == 0) {
+			sql = made_by(s, g, "search_path");
 			m->path = NULL;
 			m->path_unknown = false;
-			if (!reset)
-				read_path(s, m, g->sql);
+			if (sql)
+				read_path(s, m, sql);
 		}
-		if (reset_all || strcmp(g->name, "standard_conforming_strings") == 0)
-			m->scs_off = !reset; /* whatever its value: with a backslash in it a text is left to PostgreSQL, or refused */
-		if (reset_all || strcmp(g->name, "client_encoding") == 0)
-			m->utf8 = reset ? server_is_utf8(s) : strcasestr(g->sql, "utf8") || strcasestr(g->sql, "utf-8") || strcasestr(g->sql, "unicode");
-		if (reset_all)
-			m->salt = 0;
-		else if (strcmp(g->name, "standard_conforming_strings") == 0 || (strcmp(g->name, "client_encoding") == 0 && !m->utf8))
-			m->salt = XXH3_64bits_withSeed(g->sql, strlen(g->sql), m->salt + 1);
+		if (reset_all || strcmp(g->name, "standard_conforming_strings") == 0) {
+			sql = made_by(s, g, "standard_conforming_strings");
+			m->scs_off = sql != NULL; /* whatever its value: with a backslash in it a text is left to PostgreSQL, or refused */
+			m->scs_salt = sql ? XXH3_64bits(sql, strlen(sql)) : 0;
+		}
+		if (reset_all || strcmp(g->name, "client_encoding") == 0) {
+			sql = made_by(s, g, "client_encoding");
+			m->utf8 = sql ? strcasestr(sql, "utf8") || strcasestr(sql, "utf-8") || strcasestr(sql, "unicode") : server_is_utf8(s);
+			m->encoding_salt = sql && !m->utf8 ? XXH3_64bits_withSeed(sql, strlen(sql), 1) : 0;
+		}
 	}
 }
 
@@ -219,7 +230,7 @@ uint64_t
 meaning_salt(struct session *s)
 {
 	const struct meaning *m = current(s);
-	return m ? m->salt : 0;
+	return m ? m->scs_salt ^ m->encoding_salt : 0;
 }
 
 bool

@@ -51,7 +51,7 @@ query_is_set_config(struct span sql, char *name, size_t size)
 	for (size_t i = 0; i < n.n; i++)
 		name[i] = n.p[i] >= 'A' && n.p[i] <= 'Z' ? (char)(n.p[i] + 32) : n.p[i];
 	name[n.n] = '\0';
-	return strcmp(name, "role") != 0 && strcmp(name, "session_authorization") != 0;
+	return true;
 }
 
 /* --- answers of pgspan's own --- */
@@ -309,12 +309,23 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 	char name[128];
 	if (p->pins & ~(unsigned)PIN_SETTING || (p->pins && !query_is_set_config(sql, name, sizeof name)))
 		l->server->has.unclean = true;
+	s->restores |= txn_resets(s, p);
 	l->server->has.unnamed = (struct stmt_id){0, 0};
 	stmt_unref(s->unnamed); /* a simple Query destroys the unnamed statement */
 	s->unnamed = NULL;
 	struct span whole = span_of((const char *)m->body - WIRE_HEAD_BYTES, m->len + WIRE_HEAD_BYTES);
+	struct stmt *parsed = p->kind == STMT_EXECUTE && p->name && !s->tenant->db->sharded ? names_get(&s->stmts, span_str(p->name)) : NULL;
+	if (parsed) {
+		struct wbuf text = {0}, w = {0};
+		group_execute_by_sql(l, parsed, sql, &text);
+		msg_put_query(&w, span_of(text.p, text.n));
+		conn_send_copy(&l->server->conn, w.p, w.n);
+		wbuf_fini(&text);
+		wbuf_fini(&w);
+	} else {
+		conn_send_ref(&l->server->conn, whole);
+	}
 	replies_push(&l->server->replies, REPLY_QUERY, REPLY_FORWARD, effect_new(e, sql));
-	conn_send_ref(&l->server->conn, whole);
 	l->unsynced = false; /* its ReadyForQuery ends what an injected BEGIN has begun */
 	if (conn_flush(&l->server->conn) == RC_FAIL)
 		l->lost = true;

@@ -159,6 +159,7 @@ session_close(struct session *s, const char *why)
 		atomic_fetch_sub(s->env->n_clients, 1);
 	login_fini(s);
 	txn_fini(s);
+	free(s->failed_name);
 	names_clear(&s->stmts, (void (*)(void *))stmt_unref);
 	portals_clear(s);
 	names_clear(&s->sql_prepared, free);
@@ -251,8 +252,10 @@ copy_to_fan(struct session *s)
 	struct wire_head h;
 	struct wire_msg m;
 	enum wire_result r = wire_peek(rx.p, rx.n, s->cfg->max_packet_size, &h);
-	if (r == WIRE_OK && h.total > rx.n)
+	if (r == WIRE_OK && h.total > rx.n) {
 		conn_rx_expect(&s->conn, (size_t)h.total);
+		return RC_AGAIN;
+	}
 	r = r == WIRE_OK ? wire_take(rx.p, rx.n, s->cfg->max_packet_size, &m) : r;
 	if (r == WIRE_NEED_MORE)
 		return RC_AGAIN;
@@ -299,6 +302,11 @@ ready_step(struct session *s)
 	if (l->server && conn_tx_pending(&l->server->conn) > CONN_TX_HIGH) {
 		l->server->conn.was_high = true;
 		return RC_AGAIN;
+	}
+	if (s->restores && !l->unsynced) {
+		if (!legs_are_quiet(s))
+			return RC_AGAIN;
+		s->restores = false;
 	}
 	if (s->stream_left > 0)
 		return stream(s);
@@ -476,6 +484,7 @@ session_start(struct session_env *env, int fd, bool is_unix)
 	s->key_slot = UINT32_MAX;
 	s->doomed.fn = free_session;
 	dlist_init(&s->settings);
+	dlist_init(&s->initial);
 	dlist_init(&s->pending);
 	dlist_init(&s->savepoints);
 	s->leg = &s->first_leg;

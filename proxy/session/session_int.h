@@ -10,7 +10,8 @@
  *   copy_fan.c    COPY FROM, each row to its shard
  *   sql_prepare.c PREPARE and EXECUTE as SQL, on a sharded database
  *   meaning.c     what names and strings mean in the session; plans
- *   txn.c         what statements do to the session: transactions, settings, pins
+ *   txn.c         what statements do to the session: transactions, pins
+ *   settings.c    what the client has SET
  */
 #ifndef PGSPAN_SESSION_INT_H
 #define PGSPAN_SESSION_INT_H
@@ -70,6 +71,7 @@ struct effect {
 struct setting {
 	struct dlist link;
 	bool local;      /* SET LOCAL: over with the transaction; kept only where it changes what texts mean */
+	bool initial;    /* of the startup packet: what RESET goes back to */
 	char *name;      /* folded */
 	char *sql;       /* replayed by this text */
 };
@@ -91,6 +93,7 @@ struct leg {
 	bool failed;         /* no server could be had: *failure says why; leg_attach() tells it once */
 	struct diag *failure; /* owned; NULL: there has been none */
 	bool answers_begin;  /* an injected BEGIN has failed: its error is the client's */
+	bool own_failed;     /* the same of any message that pgspan has put ahead of the client's */
 	bool linking;        /* the session's settings are being made on the server */
 	struct names prepared; /* sharded: SQL-level statements it has; values are not used */
 	bool in_block;       /* the block has been opened on it */
@@ -101,6 +104,7 @@ struct leg {
 	bool flushed;        /* leg_flush_answers() was called since the last message */
 	bool need_sync;      /* a Query was swallowed after an injected BEGIN had failed */
 	unsigned reported;   /* bits of tenant_parameters that linking has reported during log-in */
+	bool withheld;       /* the client waits for a ReadyForQuery until what a RESET goes back to has been made */
 	bool said_fatal;     /* the server's own FATAL has been forwarded */
 	int copy_syncs;      /* Syncs sent while copying in, which the server ignores unless the copy has failed by then */
 	struct wbuf saved;   /* a read's messages, to be run elsewhere if the replica is lost before it answered */
@@ -133,6 +137,8 @@ struct session {
 	/* statements */
 	struct names sql_prepared; /* sharded: SQL-level statements, name → the PREPARE's text (char *) */
 	struct names stmts;    /* named */
+	unsigned n_parsing;    /* Parses of named ones that have no answer yet */
+	struct failed_name *failed_name; /* the last named one that could not be made: errors may name it still; NULL: none */
 	struct stmt *unnamed;
 	struct stmt *portal;   /* what the unnamed portal is bound to */
 	int portal_shard;      /* and where it is; -1: nowhere */
@@ -149,10 +155,13 @@ struct session {
 	char *begin_sql;       /* the held BEGIN's text */
 	bool begin_read_only;
 	unsigned pins;         /* enum pin_reason */
-	struct dlist settings; /* committed */
+	struct dlist settings; /* committed; this and the next two: see settings.c */
+	struct dlist initial;
 	struct dlist pending;  /* made in this transaction */
 	struct dlist savepoints;
 	uint64_t settings_hash; /* of the committed ones; 0: none */
+	char *restore;         /* a RESET has passed: what must be made again before anything else runs; owned, NULL: nothing */
+	bool restores;         /* a RESET is under way: nothing is sent behind it before its answer */
 	struct meaning *meaning; /* meaning.c; NULL: the defaults */
 	bool meaning_stale;
 	bool waits_catalog;    /* see query_must_wait_for_catalog() */
@@ -210,6 +219,12 @@ bool query_is_set_config(struct span sql, char *name, size_t size);
 /* A Parse (its ref) has ended; *sent*: the server has seen it, or would have. */
 void portals_clear(struct session *s);
 void group_parse_ended(struct leg *l, void *ref, bool ok, bool sent);
+/* A Close, or DEALLOCATE, of a named statement (its ref); *ok* false: the server has skipped it, and the name is back. */
+void group_close_ended(struct leg *l, void *ref, bool ok);
+/* The client's name for the statement that servers know under the name at *internal*. */
+bool group_statement_name(struct session *s, const char *internal, struct span *name);
+/* EXECUTE, as SQL, of a statement that Parse made: puts the text with the servers' name for it, and makes sure that the leg's has it. */
+void group_execute_by_sql(struct leg *l, struct stmt *st, struct span sql, struct wbuf *w);
 
 /* meaning.c */
 bool meaning_is_utf8(struct session *s); /* texts and parameters are UTF-8 */
@@ -238,7 +253,11 @@ void leg_tell(struct leg *l, struct span sql);
 bool leg_is_begin(const void *ref);
 /* Opens a block of pgspan's own, for a statement that several shards must do together or not at all. */
 void leg_begin_implicit(struct leg *l);
+/* Makes session->restore again on every leg, if there is any; *ok* false: it is forgotten, for the RESET was rolled back. */
+bool leg_restore(struct session *s, bool ok);
 void leg_init(struct session *s, struct leg *l);
+/* The leg has no server any more; the caller has given it away. What the leg wrote in the block stays known. */
+void leg_forget_server(struct leg *l);
 /* Why no server could be had: the caller fills it in. */
 struct diag *leg_failed(struct leg *l);
 /* The leg of a shard becomes s->leg. The one before must be quiet. */
@@ -288,15 +307,30 @@ void fan_copy(struct session *s, char type, struct span body);
 /* txn.c */
 struct effect *effect_new(struct plan_entry *plan, struct span text); /* NULL: it has none */
 void effect_free(struct effect *e);
-/* One statement has succeeded. */
-void txn_command(struct session *s, struct effect *e);
+/* Whether the statement resets what the startup packet has set: nothing may be sent behind it before it is made again. */
+bool txn_resets(const struct session *s, const struct plan *p);
+/* One statement has succeeded; its tag. */
+void txn_command(struct session *s, struct effect *e, struct span tag);
 /* A ReadyForQuery came: the block or implicit transaction may be over. */
 void txn_ready(struct session *s, char status);
 /* Whether a BEGIN is held now: there is more than one server that its first statement may belong to. */
 bool txn_holds_begin(const struct session *s);
 void txn_begin_held(struct session *s, const struct plan *p, struct span sql);
 void txn_forget_held(struct session *s);
-void txn_add_setting(struct session *s, const char *name, const char *sql);
+/* settings.c */
+struct setting *setting_new(const char *name, struct span sql);
+bool setting_is_role(const char *name); /* not undone by RESET ALL */
+void settings_add_initial(struct session *s, const char *name, struct span sql);
+void settings_commit(struct session *s);
+void settings_drop_pending(struct session *s, int keep); /* all but the first *keep* */
+void settings_forget(struct session *s); /* DISCARD ALL: what the startup packet said holds again */
+void settings_clear(struct dlist *list);
+/* The text that makes the startup packet's setting of that name; NULL: it had none. */
+const char *settings_initial(const struct session *s, const char *name);
+/* Adds what makes all settings that hold. True: a role is among them. */
+bool settings_put_all(const struct session *s, struct wbuf *w);
+/* What makes the startup packet's setting of that name; NULL: all, but the role. */
+void settings_put_initial(const struct session *s, const char *name, struct wbuf *w);
 void txn_fini(struct session *s);
 void txn_forget_all(struct session *s); /* DISCARD ALL */
 

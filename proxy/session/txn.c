@@ -1,12 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* txn - what statements do to the session: transaction blocks, settings, pins.
+/* txn - what statements do to the session: transaction blocks, settings (kept in settings.c), pins.
  *
- * Settings are kept by the text that made them, by name. Those of the running transaction are *pending*: COMMIT makes them the
- * session's, ROLLBACK drops them, ROLLBACK TO drops those behind the savepoint. The hash of the session's list says whether
- * a server has them. A statement takes effect when its CommandComplete comes; a block is over when ReadyForQuery says so. */
+ * A statement takes effect when its CommandComplete comes; a block is over when ReadyForQuery says so. */
 #include "session_int.h"
 
-#include <xxhash.h>
 
 /* --- effects --- */
 
@@ -62,102 +59,18 @@ effect_free(struct effect *e)
 	free(e);
 }
 
+bool
+txn_resets(const struct session *s, const struct plan *p)
+{
+	if (dlist_empty(&s->settings) && dlist_empty(&s->initial))
+		return false;
+	for (int i = 0; p->kind == STMT_MULTI && i < p->n_parts; i++)
+		if (txn_resets(s, p->parts[i]))
+			return true;
+	return (p->kind == STMT_SET && (p->set.kind == SET_RESET || p->set.kind == SET_RESET_ALL)) || (p->kind == STMT_DISCARD && !p->name);
+}
+
 /* --- settings --- */
-
-static struct setting *
-setting_new(const char *name, struct span sql)
-{
-	struct setting *g = xcalloc(1, sizeof *g);
-	dlist_init(&g->link);
-	g->name = xstrdup(name);
-	g->sql = xstrndup(sql.p, sql.n);
-	return g;
-}
-
-static void
-setting_free(struct setting *g)
-{
-	dlist_del(&g->link);
-	free(g->name);
-	free(g->sql);
-	free(g);
-}
-
-static void
-clear(struct dlist *list)
-{
-	while (!dlist_empty(list))
-		setting_free(dlist_first(list, struct setting, link));
-}
-
-static void
-rehash(struct session *s)
-{
-	if (dlist_empty(&s->settings)) {
-		s->settings_hash = 0;
-		return;
-	}
-	XXH64_hash_t h = 1;
-	for (struct dlist *i = s->settings.next; i != &s->settings; i = i->next) {
-		const char *sql = container_of(i, struct setting, link)->sql;
-		h = XXH3_64bits_withSeed(sql, strlen(sql), h);
-	}
-	s->settings_hash = h == 0 || h == UINT64_MAX ? 1 : h;
-}
-
-static void
-drop_name(struct dlist *list, const char *name)
-{
-	dlist_each(i, tmp, list) {
-		struct setting *g = container_of(i, struct setting, link);
-		if (strcmp(g->name, name) == 0)
-			setting_free(g);
-	}
-}
-
-static void
-note_settings(struct leg *l, void *arg)
-{
-	(void)arg;
-	if (!l->linking)
-		l->server->has.settings = l->session->settings_hash;
-}
-
-/* The settings of the transaction that has committed become the session's. A RESET stands in the list as an empty text. */
-static void
-commit_pending(struct session *s)
-{
-	if (dlist_empty(&s->pending))
-		return;
-	while (!dlist_empty(&s->pending)) {
-		struct setting *g = dlist_first(&s->pending, struct setting, link);
-		dlist_del(&g->link);
-		if (g->local) {
-			setting_free(g);
-			continue;
-		}
-		if (g->name[0] == '\0') { /* RESET ALL */
-			clear(&s->settings);
-			setting_free(g);
-			continue;
-		}
-		drop_name(&s->settings, g->name);
-		if (g->sql[0] == '\0')
-			setting_free(g);
-		else
-			dlist_add_tail(&s->settings, &g->link);
-	}
-	rehash(s);
-	s->meaning_stale = true;
-	/* The servers have them, for they were made there. */
-	leg_each(s, note_settings, NULL);
-}
-
-void
-txn_add_setting(struct session *s, const char *name, const char *sql)
-{
-	dlist_add_tail(&s->pending, &setting_new(name, span_str(sql))->link);
-}
 
 static int
 count(const struct dlist *list)
@@ -169,24 +82,45 @@ count(const struct dlist *list)
 }
 
 static void
+note_role(struct leg *l, void *arg)
+{
+	(void)arg;
+	l->server->has.role = true;
+}
+
+/* What the startup packet has set is the session's default, which no server knows: it is made again behind a RESET. */
+static void
+restore(struct session *s, const char *name)
+{
+	struct wbuf w = {0};
+	if (name && !settings_initial(s, name))
+		return;
+	if (s->restore)
+		wbuf_bytes(&w, s->restore, strlen(s->restore));
+	settings_put_initial(s, name, &w);
+	free(s->restore);
+	s->restore = w.n ? xstrndup(w.p, w.n) : NULL;
+	wbuf_fini(&w);
+}
+
+static void
 apply_set(struct session *s, const struct plan *p, struct span text)
 {
+	if ((p->set.kind == SET_VALUE || p->set.kind == SET_LOCAL) && setting_is_role(p->set.name))
+		leg_each(s, note_role, NULL);
 	switch (p->set.kind) {
 	case SET_VALUE:
-		/* RESET ALL does not undo these two, so a server that has them is cleaned before anybody else gets it. */
-		if (strcmp(p->set.name, "role") == 0 || strcmp(p->set.name, "session_authorization") == 0) {
-			s->pins |= PIN_SETTING;
-			break;
-		}
 		dlist_add_tail(&s->pending, &setting_new(p->set.name, text)->link);
 		break;
 	case SET_SESSION_CHARACTERISTICS:
 		dlist_add_tail(&s->pending, &setting_new("session characteristics", text)->link);
 		break;
 	case SET_RESET:
+		restore(s, p->set.name);
 		dlist_add_tail(&s->pending, &setting_new(p->set.name, SPAN_LIT(""))->link);
 		break;
 	case SET_RESET_ALL:
+		restore(s, NULL);
 		dlist_add_tail(&s->pending, &setting_new("", SPAN_LIT(""))->link);
 		break;
 	case SET_LOCAL:
@@ -234,14 +168,6 @@ back_to(struct session *s, const char *name)
 	return NULL;
 }
 
-static void
-drop_pending(struct session *s, int keep)
-{
-	s->meaning_stale = true;
-	for (int n = count(&s->pending); n > keep; n--)
-		setting_free(dlist_last(&s->pending, struct setting, link));
-}
-
 /* --- commands --- */
 
 /* The other legs of the block make the setting, too. */
@@ -261,7 +187,7 @@ tell_other(struct leg *l, void *arg)
 }
 
 static void
-apply(struct session *s, const struct plan *p, struct span text)
+apply(struct session *s, const struct plan *p, struct span text, struct span tag)
 {
 	struct savepoint *v;
 	char name[128];
@@ -271,6 +197,8 @@ apply(struct session *s, const struct plan *p, struct span text)
 	if (p->pins == PIN_SETTING && query_is_set_config(text, name, sizeof name)) {
 		s->meaning_stale = true;
 		dlist_add_tail(&s->pending, &setting_new(name, text)->link);
+		if (setting_is_role(name))
+			leg_each(s, note_role, NULL);
 		if (s->tx == TX_OPEN && s->begin_sql) {
 			dlist_add_tail(&s->preamble, &setting_new("", text)->link);
 			leg_each(s, tell_other, &text);
@@ -301,12 +229,13 @@ apply(struct session *s, const struct plan *p, struct span text)
 		break;
 	case STMT_COMMIT:
 	case STMT_PREPARE_TRANSACTION:
-		/* COMMIT of a failed block answers ROLLBACK: then failed_now, or an error before, has emptied the list. */
-		commit_pending(s);
+		if (span_eq_str(tag, "ROLLBACK")) /* the block had failed */
+			settings_drop_pending(s, 0);
+		settings_commit(s);
 		clear_savepoints(s);
 		break;
 	case STMT_ROLLBACK:
-		drop_pending(s, 0);
+		settings_drop_pending(s, 0);
 		clear_savepoints(s);
 		break;
 	case STMT_SAVEPOINT:
@@ -323,7 +252,7 @@ apply(struct session *s, const struct plan *p, struct span text)
 	case STMT_ROLLBACK_TO:
 		v = back_to(s, p->name ? p->name : "");
 		if (v)
-			drop_pending(s, v->n_pending);
+			settings_drop_pending(s, v->n_pending);
 		break;
 	case STMT_SET:
 		apply_set(s, p, text);
@@ -345,18 +274,18 @@ apply(struct session *s, const struct plan *p, struct span text)
 }
 
 void
-txn_command(struct session *s, struct effect *e)
+txn_command(struct session *s, struct effect *e, struct span tag)
 {
 	const struct plan *p = e->plan->plan;
 	if (p->kind != STMT_MULTI) {
-		apply(s, p, span_of(e->text, e->len));
+		apply(s, p, span_of(e->text, e->len), tag);
 		return;
 	}
 	if (e->part >= p->n_parts)
 		return;
 	int i = e->part++;
 	size_t off = p->part_off[i], len = p->part_len[i] ? p->part_len[i] : e->len - off;
-	apply(s, p->parts[i], off + len <= e->len ? span_of(e->text + off, len) : SPAN_NONE);
+	apply(s, p->parts[i], off + len <= e->len ? span_of(e->text + off, len) : SPAN_NONE, tag);
 }
 
 static void
@@ -371,11 +300,11 @@ txn_ready(struct session *s, char status)
 {
 	if (status == 'I') {
 		if (s->failed_now)
-			drop_pending(s, 0);
-		commit_pending(s);
+			settings_drop_pending(s, 0);
+		settings_commit(s);
 		clear_savepoints(s);
 		s->tx = TX_IDLE;
-		clear(&s->preamble);
+		settings_clear(&s->preamble);
 		txn_forget_held(s);
 		leg_each(s, leave_block, NULL);
 		if (s->ddl_pending) {
@@ -424,17 +353,21 @@ txn_forget_held(struct session *s)
 void
 txn_forget_all(struct session *s)
 {
-	clear(&s->pending);
-	clear(&s->settings);
 	clear_savepoints(s);
-	rehash(s);
-	s->meaning_stale = true;
+	settings_forget(s);
 	s->pins = 0;
 	names_clear(&s->sql_prepared, free);
 	names_clear(&s->cursors, free);
+	free(s->restore);
+	s->restore = NULL;
+	struct wbuf w = {0};
+	(void)settings_put_all(s, &w);
+	if (w.n)
+		s->restore = xstrndup(w.p, w.n);
+	wbuf_fini(&w);
 	if (s->leg->server) {
-		s->leg->server->has.settings = 0;
-		s->leg->server->has.unclean = false;
+		s->leg->server->has.settings = s->settings_hash; /* restored before anything else runs there */
+		s->leg->server->has.unclean = s->leg->server->has.role = false;
 	}
 }
 
@@ -442,9 +375,11 @@ void
 txn_fini(struct session *s)
 {
 	meaning_free(s);
-	clear(&s->pending);
-	clear(&s->settings);
-	clear(&s->preamble);
+	settings_clear(&s->pending);
+	settings_clear(&s->settings);
+	settings_clear(&s->initial);
+	settings_clear(&s->preamble);
+	free(s->restore);
 	clear_savepoints(s);
 	txn_forget_held(s);
 }

@@ -83,7 +83,7 @@ janitor_take(struct server *s, bool discard)
 		stmt_set_clear(&s->has.stmts);
 		s->has.unnamed = (struct stmt_id){0, 0};
 		s->has.settings = 0;
-		s->has.unclean = false;
+		s->has.unclean = s->has.role = false;
 	}
 	if (replies_empty(&s->replies))
 		pool_release(s);

@@ -101,7 +101,7 @@ def test_broken_parse(new_proxy):
         c.abort()
 
 
-@pytest.mark.skip(reason="fails by a crash: see test_broken_parse")
+
 def test_random_messages_after_login(proxy):
     rng = random.Random(21)
     with Worker(proxy):
