@@ -3,6 +3,7 @@
 #   make            build/pgspan and build/shardmap-tool
 #   make demo       a throw-away fleet, pgspan before it, a tour; ONCE=1 ends by itself
 #   make check      unit tests, fuzz corpora, and the suite on real servers
+#   make check-postgres   PostgreSQL's own regression, isolation and pipeline tests through pgspan (minutes)
 #   make deps       installs what is missing (Debian packages)
 #
 # SAN=address,undefined or SAN=thread builds with sanitizers into a folder of its own.
@@ -65,6 +66,11 @@ demo: deps
 check: deps
 	@CC=$(CC) SAN=$(SAN) BUILD=$(BUILD) tests/run_check.sh
 
+# PostgreSQL's own tests, straight and through pgspan. Fetches PostgreSQL's source (23 MB) at the first time.
+check-postgres: deps
+	@$(MAKE) -s -j$$(nproc) all
+	@tests/postgres/run --pgspan $(BUILD)/pgspan --work $(BUILD)/postgres
+
 bench: deps
 	@$(MAKE) -s -j$$(nproc) all
 	@bench/run --pgspan $(BUILD)/pgspan && bench/idle --pgspan $(BUILD)/pgspan
@@ -83,5 +89,5 @@ fuzz: fuzzers
 	  build-fuzz/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -verbosity=0 \
 	    -artifact_prefix=build-fuzz/$$f- build-fuzz/corpus/$$n tests/fuzz/corpus/$$n || exit 1; done
 
-.PHONY: all unit clean deps demo check bench fuzz fuzzers
+.PHONY: all unit clean deps demo check check-postgres bench fuzz fuzzers
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
