@@ -212,7 +212,7 @@ struct plan {
 	struct copy_plan copy;
 	struct set_plan set;
 
-	const char *name;  /* savepoint, SQL-prepared statement, cursor, channel or transaction id the statement names; NULL: none (or ALL) */
+	const char *name;  /* savepoint, SQL-prepared statement, cursor, channel or transaction id the statement names, the part of DISCARD; NULL: none (or ALL) */
 	struct plan **parts; /* STMT_MULTI: each statement's own plan, with its place in the text */
 	const uint32_t *part_off, *part_len;
 	int n_parts;

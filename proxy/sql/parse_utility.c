@@ -396,9 +396,13 @@ analyze_utility(struct analysis *an, Node *node, const RawStmt *raw)
 	case T_DeallocateStmt:
 		set_simple(an, STMT_DEALLOCATE, 0, ROUTE_ANY, ((DeallocateStmt *)node)->name);
 		break;
-	case T_DiscardStmt:
-		set_simple(an, STMT_DISCARD, ((DiscardStmt *)node)->target == DISCARD_ALL ? PLAN_NO_BLOCK : 0, ROUTE_ANY, NULL);
+	case T_DiscardStmt: {
+		/* Without a name it is DISCARD ALL. */
+		static const char *const parts[] = {[DISCARD_PLANS] = "plans", [DISCARD_SEQUENCES] = "sequences", [DISCARD_TEMP] = "temp"};
+		DiscardMode target = ((DiscardStmt *)node)->target;
+		set_simple(an, STMT_DISCARD, target == DISCARD_ALL ? PLAN_NO_BLOCK : 0, ROUTE_ANY, target == DISCARD_ALL ? NULL : parts[target]);
 		break;
+	}
 	case T_ListenStmt:
 		set_simple(an, STMT_LISTEN, 0, ROUTE_FIRST, ((ListenStmt *)node)->conditionname);
 		an->plan->pins |= PIN_LISTEN;
