@@ -85,6 +85,43 @@ rehash(struct session *s)
 	s->settings_hash = h == 0 || h == UINT64_MAX ? 1 : h;
 }
 
+static bool
+is_authorization(const struct setting *g)
+{
+	return strcmp(g->name, "session_authorization") == 0;
+}
+
+static bool
+undoes(const struct setting *g)
+{
+	return strncmp(g->sql, "RESET", 5) == 0;
+}
+
+/* Drops the role's changes that nothing depends on: those that another of the same kind follows at once (a session
+ * authorization takes the role with it), and an undoing where there is nothing to undo. A role of long ago may be gone. */
+static void
+forget_roles(struct session *s)
+{
+	bool has_role = false, has_authorization = false;
+	dlist_each(i, tmp, &s->settings) {
+		struct setting *g = container_of(i, struct setting, link);
+		if (!setting_is_role(g->name) || g->initial)
+			continue;
+		struct setting *next = tmp == &s->settings ? NULL : container_of(tmp, struct setting, link);
+		if (next && (is_authorization(next) || strcmp(next->name, g->name) == 0) && setting_is_role(next->name)) {
+			setting_free(g);
+			continue;
+		}
+		bool *has = is_authorization(g) ? &has_authorization : &has_role;
+		bool needed = !undoes(g) || has_role || (is_authorization(g) && has_authorization);
+		*has = !undoes(g);
+		if (is_authorization(g))
+			has_role = false;
+		if (!needed)
+			setting_free(g);
+	}
+}
+
 /* Out of what holds: initial ones are kept for a RESET. */
 static void
 retire(struct session *s, struct setting *g)
@@ -102,8 +139,9 @@ replaces(const struct setting *old, const struct setting *g)
 {
 	if (strcmp(old->name, g->name) != 0)
 		return false;
-	/* Each sets some of several: the same again is all that surely replaces one. */
-	return strcmp(g->name, CHARACTERISTICS) != 0 || strcmp(old->sql, g->sql) == 0;
+	/* Each sets some of several (SET datestyle TO dmy leaves the style alone): the same again is all that surely replaces one. */
+	bool is_part = strcmp(g->name, CHARACTERISTICS) == 0 || strcmp(g->name, "datestyle") == 0;
+	return !is_part || is_reset(g) || strcmp(old->sql, g->sql) == 0;
 }
 
 /* Removes what *g* replaces. */
@@ -146,15 +184,16 @@ reset_one(struct session *s, struct setting *g)
 {
 	replace(s, g);
 	struct setting *before = find(&s->initial, g->name);
-	if (before && !(setting_is_role(g->name) && find(&s->settings, g->name))) {
-		dlist_del(&before->link);
-		dlist_add_tail(&s->settings, &before->link);
-	} else if (setting_is_role(g->name) && find(&s->settings, g->name)) {
-		/* One stays in the middle of the list: it is undone behind it. */
+	if (setting_is_role(g->name)) {
+		/* What was set in between may have needed the role: it is undone behind that. */
 		free(g->sql);
-		g->sql = xstrdup(before ? before->sql : strcmp(g->name, "role") == 0 ? "RESET ROLE" : "RESET SESSION AUTHORIZATION");
+		g->sql = xstrdup(before ? before->sql : is_authorization(g) ? "RESET SESSION AUTHORIZATION" : "RESET ROLE");
 		dlist_add_tail(&s->settings, &g->link);
 		return;
+	}
+	if (before) {
+		dlist_del(&before->link);
+		dlist_add_tail(&s->settings, &before->link);
 	}
 	setting_free(g);
 }
@@ -187,6 +226,7 @@ settings_commit(struct session *s)
 			dlist_add_tail(&s->settings, &g->link);
 		}
 	}
+	forget_roles(s);
 	rehash(s);
 	s->meaning_stale = true;
 	/* The servers have them, for they were made there. */
