@@ -9,13 +9,16 @@
 static const char *wanted; /* NULL: none */
 static size_t wanted_len;
 static _Atomic long left;
+static const char *choice; /* NULL: none */
 
 void
 fault_init(void)
 {
 	const char *e = getenv("PGSPAN_FAULT"), *colon = e ? strrchr(e, ':') : NULL;
-	if (!colon)
+	if (!colon) {
+		choice = e;
 		return;
+	}
 	wanted = e;
 	wanted_len = (size_t)(colon - e);
 	atomic_store(&left, strtol(colon + 1, NULL, 10));
@@ -28,4 +31,10 @@ fault_point(const char *name)
 		return;
 	if (atomic_fetch_sub(&left, 1) == 1)
 		kill(getpid(), SIGKILL);
+}
+
+bool
+fault_is_set(const char *name)
+{
+	return choice && strcmp(choice, name) == 0;
 }

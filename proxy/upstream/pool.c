@@ -10,6 +10,7 @@
  *   a server closes, somebody hungry ── "wanted" ──► every other member: it may grow now */
 #include "pgspan/pool.h"
 
+#include "pgspan/fault.h"
 #include "pgspan/log.h"
 #include "pgspan/wire.h"
 
@@ -26,6 +27,7 @@ struct pool {
 	struct dlist idle, busy, connecting, waiters;
 	int n_idle, n_busy, n_connecting, n_waiters;
 	bool serving;         /* serve() is up the stack */
+	bool rotates;         /* for tests: the server used longest ago is next, so that a client meets another each time */
 	_Atomic bool hungry;  /* counted in limit->n_hungry; written by its own thread */
 	ev_tstamp retired_at; /* servers opened before are not used again */
 	uint64_t logins, failed_logins;
@@ -199,6 +201,12 @@ static void on_open(struct server *s, enum rc rc, const struct diag *d);
 
 static const struct server_ops idle_ops = {on_open, on_idle_input, on_idle_drained};
 
+static struct server *
+next_idle(struct pool *p)
+{
+	return container_of(p->rotates ? p->idle.prev : p->idle.next, struct server, pooled.link);
+}
+
 /* Idle servers to those who wait, first come first served. A waiter may give its server back at once, which comes here again:
  * the outermost call goes on with it, lest thousands of them in a row nest on the stack. */
 static void
@@ -208,7 +216,7 @@ serve(struct pool *p)
 		return;
 	p->serving = true;
 	while (!dlist_empty(&p->idle) && !dlist_empty(&p->waiters)) {
-		struct server *s = container_of(p->idle.next, struct server, pooled.link);
+		struct server *s = next_idle(p);
 		struct pool_waiter *w = dlist_first(&p->waiters, struct pool_waiter, link);
 		dlist_del(&s->pooled.link);
 		p->n_idle--;
@@ -313,6 +321,7 @@ pool_new(struct loop *l, const struct pool_config *c, struct pool_limit *limit)
 	p->magic = POOL_MAGIC;
 	p->loop = l;
 	p->limit = limit;
+	p->rotates = fault_is_set("pool-rotate");
 	p->conninfo = xstrdup(c->conninfo);
 	p->user = c->user ? xstrdup(c->user) : NULL;
 	p->password = c->password ? xstrdup(c->password) : NULL;
@@ -370,7 +379,7 @@ pool_acquire(struct pool *p, struct pool_waiter *w, struct server **out)
 {
 	assert(!w->pool);
 	if (!dlist_empty(&p->idle) && dlist_empty(&p->waiters)) {
-		struct server *s = container_of(p->idle.next, struct server, pooled.link);
+		struct server *s = next_idle(p);
 		dlist_del(&s->pooled.link);
 		p->n_idle--;
 		s->pooled.is_idle = false;
