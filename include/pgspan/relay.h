@@ -15,7 +15,7 @@ struct relay;
 
 struct relay_ops {
 	/* An entry of the server's FIFO has ended (see replies.h). */
-	void (*on_ended)(struct relay *r, const struct reply *e, bool ok);
+	void (*on_ended)(struct relay *r, const struct reply *e, enum reply_end end);
 	/* The head is REPLY_FAKE: put its answer. It is popped afterwards. */
 	void (*on_fake)(struct relay *r, const struct reply *e, struct wbuf *out);
 	/* CommandComplete of the client's own statement. */
@@ -23,7 +23,7 @@ struct relay_ops {
 	/* ErrorResponse to *e* (NULL: to nothing), which has ended by it. True: forward it; else what was put in *instead*. */
 	bool (*on_error)(struct relay *r, const struct wire_msg *m, const struct reply *e, struct wbuf *instead);
 	/* ParameterStatus. True: forward it. */
-	bool (*on_parameter)(struct relay *r, struct span name, struct span value, bool mine);
+	bool (*on_parameter)(struct relay *r, const struct wire_msg *m, bool mine);
 	/* CopyInResponse, CopyBothResponse. */
 	void (*on_copy_in)(struct relay *r);
 	/* ReadyForQuery, with its status. True: the client is to see it. */

@@ -69,10 +69,18 @@ enum reply_verdict {
 	VERDICT_BROKEN,  /* no message of that type can come now: the connection cannot be trusted any more */
 };
 
-/* Matches one message of the server. *ended* is told each entry that ends by it, in order: the entry itself with ok
- * true, or, for an ErrorResponse in the extended protocol, the failed entry and all that the server will now ignore, with ok
- * false (a FAKE one too: its answer must not be given). Sync, or the Query that failed, is ended by its ReadyForQuery. */
-typedef void (*reply_ended_fn)(void *arg, const struct reply *r, bool ok);
+enum reply_end {
+	REPLY_DONE,
+	REPLY_FAILED,  /* the ErrorResponse is its answer */
+	REPLY_IGNORED, /* the server ignores it because of an error before it, or the connection is lost */
+};
+
+/* Matches one message of the server. *ended* is told each entry that ends by it: the one that is done; or, for an
+ * ErrorResponse in the extended protocol, all that the server will now ignore, the last first (a FAKE one too: its answer
+ * must not be given), and then the one that failed. Sync, or the Query that failed, is ended by its ReadyForQuery. */
+typedef void (*reply_ended_fn)(void *arg, const struct reply *r, enum reply_end end);
 enum reply_verdict replies_match(struct replies *r, char type, reply_ended_fn ended, void *arg);
+/* Nothing more will come: ends what is left as ignored, the last first. */
+void replies_end_all(struct replies *r, reply_ended_fn ended, void *arg);
 
 #endif

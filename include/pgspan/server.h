@@ -32,6 +32,9 @@ struct server_ops {
 	void (*on_drained)(struct server *s);
 };
 
+#define SERVER_PARAMETERS 14
+extern const char *const server_parameter_names[SERVER_PARAMETERS]; /* what a server reports (docs 55.2.7) */
+
 struct server {
 	uint32_t magic;
 	enum server_state state;
@@ -52,6 +55,8 @@ struct server {
 		bool unclean;            /* more than these: DISCARD ALL before anybody else gets it */
 	} has;
 
+	char *parameters[SERVER_PARAMETERS]; /* as it has reported them last; NULL: it never has */
+
 	int cancels;  /* cancel requests on their way to it: it must not change hands before they are through */
 	bool ended;   /* server_close() waits for them */
 
@@ -67,6 +72,10 @@ struct server {
 	struct doomed doomed;
 	struct diag failure; /* why the log-in failed */
 };
+
+/* Keeps what a ParameterStatus says: to be called by whoever reads the server's messages. */
+struct wire_msg;
+void server_note_parameter(struct server *s, const struct wire_msg *m);
 
 /* Begins to log in with a libpq connection string (its host should be numeric or a path: a name is resolved by libpq
  * with a blocking call) and the settings in keys/values (NULL-terminated, they win over the string's). timeout_ms bounds the

@@ -41,8 +41,6 @@ void fleet_init(struct fleet *f);
 void fleet_fini(struct fleet *f);
 struct server_health *fleet_health(struct fleet *f, const char *label);
 
-#define TENANT_PARAMETERS 14
-extern const char *const tenant_parameters[TENANT_PARAMETERS]; /* what a server reports (docs 55.2.7) */
 
 struct tenant {
 	struct config *cfg; /* keeps db alive */
@@ -56,7 +54,7 @@ struct tenant {
 	int n_pools;
 	unsigned turn;      /* round robin over replicas */
 	struct stmt_set known; /* statements that some server has prepared lately, under some settings: see group.c */
-	char *parameters[TENANT_PARAMETERS]; /* as the server reported at log-in; all NULL before the first */
+	char *parameters[SERVER_PARAMETERS]; /* as the server reported at log-in; all NULL before the first */
 };
 
 struct tenants {

@@ -63,10 +63,10 @@ put_fakes(struct relay *r, struct cursor *c)
 }
 
 static void
-note_ended(void *arg, const struct reply *e, bool ok)
+note_ended(void *arg, const struct reply *e, enum reply_end end)
 {
 	struct relay *r = arg;
-	r->ops->on_ended(r, e, ok);
+	r->ops->on_ended(r, e, end);
 }
 
 /* Messages that are seen whole, after the FIFO has judged them. Sets *forward. */
@@ -74,13 +74,12 @@ static void
 look(struct relay *r, const struct wire_msg *m, const struct reply *e, bool *forward, struct wbuf *instead)
 {
 	bool mine = e && e->action == REPLY_SKIP;
-	struct span a, b;
 	switch (m->type) {
 	case 'E':
 		*forward = r->ops->on_error(r, m, e, instead);
 		break;
 	case 'S':
-		*forward = msg_get_parameter_status(m, &a, &b) && r->ops->on_parameter(r, a, b, mine);
+		*forward = r->ops->on_parameter(r, m, mine);
 		break;
 	case 'C':
 		if (!mine)

@@ -101,10 +101,10 @@ cancel_others(struct fan *f)
 /* --- reading --- */
 
 static void
-on_ended(void *arg, const struct reply *e, bool ok)
+on_ended(void *arg, const struct reply *e, enum reply_end end)
 {
 	struct fan_leg *k = arg;
-	if (!ok && e->kind == REPLY_QUERY)
+	if (end != REPLY_DONE && e->kind == REPLY_QUERY)
 		k->leg->need_sync = true; /* ignored with an injected BEGIN that had failed */
 }
 
@@ -169,8 +169,10 @@ take(struct fan *f, int i, const struct wire_msg *m, bool mine, bool counts)
 	case '2':
 		f->bound = true;
 		return;
-	case '3':
 	case 'S':
+		server_note_parameter(k->leg->server, m);
+		return;
+	case '3':
 	case 't':
 		return;
 	default:

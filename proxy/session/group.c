@@ -26,12 +26,14 @@
 #define STATEMENTS_PER_SERVER 200
 #define KNOWN_STATEMENTS 1000
 
-/* What a Parse's entry in the FIFO refers to. */
-struct parsing {
-	struct stmt *stmt;
-	bool of_client; /* the client's own Parse: its name is taken back if it fails */
+/* What the entry of a Parse or Close in the FIFO refers to. A name changes when the message is sent, and is as before again if
+ * the server has ignored it. */
+struct naming {
+	struct stmt *stmt;   /* what the name means now; NULL: it was closed */
+	struct stmt *before; /* what it meant; NULL: nothing */
+	bool of_client;      /* the client's own message: the name is one of its names */
 	size_t len;
-	char name[];
+	char name[];         /* of a Parse of pgspan's own: the server's */
 };
 
 /* --- statements --- */
@@ -72,16 +74,62 @@ stmt_unref(struct stmt *st)
 	free(st);
 }
 
-static struct parsing *
-parsing_new(struct stmt *st, bool of_client, struct span name)
+static char twice_mark[1]; /* ref of the first of two Parses */
+
+bool
+group_is_twice(const void *ref)
 {
-	struct parsing *p = xmalloc(sizeof *p + name.n + 1);
-	p->stmt = stmt_ref(st);
-	p->of_client = of_client;
+	return ref == twice_mark;
+}
+
+static struct naming *
+naming_new(struct stmt *st, struct span name)
+{
+	struct naming *p = xmalloc(sizeof *p + name.n + 1);
+	p->stmt = st ? stmt_ref(st) : NULL;
+	p->before = NULL;
+	p->of_client = false;
 	p->len = name.n;
 	if (name.n)
 		memcpy(p->name, name.p, name.n);
 	return p;
+}
+
+/* The client's name means *st* from now on (NULL: nothing). */
+static struct naming *
+rename_to(struct session *s, struct span name, struct stmt *st)
+{
+	struct naming *p = naming_new(st, name);
+	p->of_client = true;
+	if (name.n == 0) {
+		p->before = s->unnamed;
+		s->unnamed = st ? stmt_ref(st) : NULL;
+	} else {
+		p->before = st ? names_put(&s->stmts, name, stmt_ref(st)) : names_take(&s->stmts, name);
+	}
+	if (st)
+		st->in_flight++;
+	else
+		s->n_closing++;
+	return p;
+}
+
+static void
+undo(struct session *s, struct naming *p, enum reply_end end)
+{
+	struct span name = span_of(p->name, p->len);
+	struct stmt *now = p->len == 0 ? s->unnamed : names_get(&s->stmts, name);
+	if (now != p->stmt)
+		return; /* it has come to mean something else since */
+	if (p->len == 0) {
+		/* PostgreSQL drops the unnamed statement before it looks at the text of the next. */
+		s->unnamed = end == REPLY_IGNORED && p->before ? stmt_ref(p->before) : NULL;
+	} else if (p->before) {
+		(void)names_put(&s->stmts, name, stmt_ref(p->before));
+	} else {
+		(void)names_take(&s->stmts, name);
+	}
+	stmt_unref(now);
 }
 
 /* A statement means the same only under the same settings. */
@@ -99,7 +147,7 @@ struct failed_name {
 };
 
 static void
-note_failed_name(struct session *s, const struct parsing *p)
+note_failed_name(struct session *s, const struct naming *p)
 {
 	free(s->failed_name);
 	s->failed_name = xmalloc(sizeof *s->failed_name + p->len);
@@ -130,51 +178,38 @@ group_statement_name(struct session *s, const char *internal, struct span *name)
 }
 
 void
-group_close_ended(struct leg *l, void *ref, bool ok)
+group_name_ended(struct leg *l, void *ref, enum reply_end end, bool sent)
 {
-	struct parsing *p = ref;
-	if (!p)
-		return;
-	/* A Parse of that name behind it was skipped, too. */
-	if (!ok)
-		stmt_unref(names_put(&l->session->stmts, span_of(p->name, p->len), stmt_ref(p->stmt)));
-	stmt_unref(p->stmt);
-	free(p);
-}
-
-void
-group_parse_ended(struct leg *l, void *ref, bool ok, bool sent)
-{
-	struct parsing *p = ref;
+	struct naming *p = ref;
 	struct session *s = l->session;
-	if (!p)
+	if (!p || ref == twice_mark)
 		return;
-	struct stmt_id known = known_id(s, p->stmt->id), gone;
-	if (ok && sent && dlist_empty(&s->pending) && s->pins == 0)
-		(void)stmt_set_add(&s->tenant->known, known, KNOWN_STATEMENTS, &gone);
-	else if (!ok && sent)
-		stmt_set_remove(&s->tenant->known, known);
-	if (!ok && sent && l->server) {
+	if (p->stmt && sent) {
+		struct stmt_id known = known_id(s, p->stmt->id), gone;
+		if (end == REPLY_DONE && dlist_empty(&s->pending) && s->pins == 0)
+			(void)stmt_set_add(&s->tenant->known, known, KNOWN_STATEMENTS, &gone);
+		else if (end == REPLY_FAILED)
+			stmt_set_remove(&s->tenant->known, known);
+	}
+	if (p->stmt && end != REPLY_DONE && sent && l->server) {
 		if (p->len == 0 && stmt_id_eq(l->server->has.unnamed, p->stmt->id))
 			l->server->has.unnamed = (struct stmt_id){0, 0};
 		else if (p->len > 0)
 			stmt_set_remove(&l->server->has.stmts, p->stmt->id);
 	}
-	if (p->of_client && p->len > 0)
-		s->n_parsing--;
-	if (!ok && p->of_client) {
-		if (p->len > 0)
-			note_failed_name(s, p);
-		if (p->len == 0) {
-			if (s->unnamed == p->stmt) {
-				stmt_unref(s->unnamed);
-				s->unnamed = NULL;
-			}
-		} else if (names_get(&s->stmts, span_of(p->name, p->len)) == p->stmt) {
-			stmt_unref(names_take(&s->stmts, span_of(p->name, p->len)));
+	if (p->of_client) {
+		if (p->stmt)
+			p->stmt->in_flight--;
+		else
+			s->n_closing--;
+		if (end != REPLY_DONE) {
+			if (p->stmt && p->len > 0)
+				note_failed_name(s, p);
+			undo(s, p, end);
 		}
 	}
 	stmt_unref(p->stmt);
+	stmt_unref(p->before);
 	free(p);
 }
 
@@ -251,6 +286,7 @@ struct group {
 	bool describe_portal, describe_statement, row_limit;
 	int portal_shard;          /* of a portal that an earlier group has bound; -1: none is named */
 	bool malformed, pins;
+	bool unsure;               /* it names a statement whose making or closing has no answer yet */
 	bool for_all;              /* a statement that ends or marks a block of several legs */
 	struct msg_bind bind;      /* the last one */
 	struct route_values values;
@@ -373,6 +409,14 @@ route_bind(struct session *s, struct group *g, struct stmt *st, const struct pla
 	return ROUTED;
 }
 
+/* Whether the answer to a message that was sent decides what the name means. */
+static bool
+is_unsure(const struct session *s, struct span name)
+{
+	const struct stmt *st = find_stmt(s, name);
+	return st ? st->in_flight > 0 : s->n_closing > 0;
+}
+
 static enum route_status
 look_at(struct session *s, struct group *g, struct look *k, struct diag *d)
 {
@@ -394,6 +438,7 @@ look_at(struct session *s, struct group *g, struct look *k, struct diag *d)
 			st = stmt_new(s, p.query, &p);
 			look_add(k, p.name, st);
 			name = p.name;
+			g->unsure |= name.n > 0 && is_unsure(s, name);
 		} else if (m.type == 'B' && msg_get_bind(&m, &b)) {
 			name = b.statement;
 			bound = true;
@@ -421,8 +466,10 @@ look_at(struct session *s, struct group *g, struct look *k, struct diag *d)
 		}
 		if (!st)
 			st = parsed_here(k->made, k->names, k->n, name);
-		if (!st)
+		if (!st) {
 			st = find_stmt(s, name);
+			g->unsure |= is_unsure(s, name);
+		}
 		if (!st) {
 			g->read_only = false;
 			other = true;
@@ -589,7 +636,7 @@ ensure(struct leg *l, struct stmt *st, bool unnamed)
 	}
 	msg_put_parse(&w, n, st->text, st->types, st->n_types);
 	send_copy(l, &w);
-	replies_push(&sv->replies, REPLY_PARSE, REPLY_SKIP, parsing_new(st, false, unnamed ? SPAN_NONE : n));
+	replies_push(&sv->replies, REPLY_PARSE, REPLY_SKIP, naming_new(st, n));
 }
 
 void
@@ -617,30 +664,27 @@ send_parse(struct session *s, const struct wire_msg *m, const struct msg_parse *
 	struct wbuf w = {0};
 	char name[STMT_NAME_BYTES];
 	if (p->name.n == 0) {
-		stmt_unref(s->unnamed);
-		s->unnamed = stmt_ref(st);
 		l->server->has.unnamed = st->id;
-		replies_push(q, REPLY_PARSE, REPLY_FORWARD, parsing_new(st, true, SPAN_NONE));
+		replies_push(q, REPLY_PARSE, REPLY_FORWARD, rename_to(s, p->name, st));
 		send_whole(l, m);
+	} else if (names_get(&s->sql_prepared, p->name)) {
+		send_whole(l, m); /* PREPARE made it on this server: 42P05 */
+		replies_push(q, REPLY_PARSE, REPLY_FORWARD, NULL);
 	} else if (names_get(&s->stmts, p->name)) {
 		/* Twice under the client's own name: the second gets PostgreSQL's 42P05. */
 		l->server->has.unclean = true;
 		send_whole(l, m);
-		replies_push(q, REPLY_PARSE, REPLY_SKIP, NULL);
+		replies_push(q, REPLY_PARSE, REPLY_SKIP, twice_mark);
 		send_whole(l, m);
 		replies_push(q, REPLY_PARSE, REPLY_FORWARD, NULL);
+	} else if (stmt_set_has(&l->server->has.stmts, st->id)) {
+		replies_push(q, REPLY_PARSE, REPLY_FAKE, rename_to(s, p->name, st));
 	} else {
-		names_put(&s->stmts, p->name, stmt_ref(st));
-		s->n_parsing++;
-		if (stmt_set_has(&l->server->has.stmts, st->id)) {
-			replies_push(q, REPLY_PARSE, REPLY_FAKE, parsing_new(st, true, p->name));
-		} else {
-			will_have(l, st);
-			msg_put_parse_head(&w, p, span_of(name, stmt_id_name(st->id, name)));
-			send_copy(l, &w);
-			conn_send_ref(&l->server->conn, p->rest);
-			replies_push(q, REPLY_PARSE, REPLY_FORWARD, parsing_new(st, true, p->name));
-		}
+		will_have(l, st);
+		msg_put_parse_head(&w, p, span_of(name, stmt_id_name(st->id, name)));
+		send_copy(l, &w);
+		conn_send_ref(&l->server->conn, p->rest);
+		replies_push(q, REPLY_PARSE, REPLY_FORWARD, rename_to(s, p->name, st));
 	}
 	stmt_unref(st);
 }
@@ -706,19 +750,12 @@ send_execute(struct session *s, const struct wire_msg *m, struct span portal)
 	struct effect *e = NULL;
 	if (st) {
 		const struct plan *p = stmt_plan(s, st);
-		struct stmt *gone = p->kind == STMT_DEALLOCATE && p->name ? names_take(&s->stmts, span_str(p->name)) : NULL;
-		if (gone) {
-			replies_push(&l->server->replies, REPLY_EXECUTE, REPLY_FAKE, parsing_new(gone, false, span_str(p->name)));
-			stmt_unref(gone);
+		if (p->kind == STMT_DEALLOCATE && p->name && names_get(&s->stmts, span_str(p->name))) {
+			replies_push(&l->server->replies, REPLY_EXECUTE, REPLY_FAKE, rename_to(s, span_str(p->name), NULL));
 			return;
 		}
 		e = effect_new(st->plan, st->text);
-		s->restores |= txn_resets(s, p);
-		if ((p->kind == STMT_DEALLOCATE || p->kind == STMT_DISCARD) && !p->name) {
-			names_clear(&s->stmts, (void (*)(void *))stmt_unref);
-			stmt_set_clear(&l->server->has.stmts);
-			l->server->has.unnamed = (struct stmt_id){0, 0};
-		}
+		s->holds |= txn_resets(s, p);
 		char name[128];
 		if (p->pins & ~(unsigned)PIN_SETTING || (p->pins && !query_is_set_config(st->text, name, sizeof name)))
 			l->server->has.unclean = true;
@@ -732,19 +769,17 @@ send_close(struct session *s, const struct wire_msg *m, const struct msg_target 
 {
 	struct leg *l = s->leg;
 	struct replies *q = &l->server->replies;
-	struct stmt *st = t->kind == 'S' && t->name.n > 0 ? names_take(&s->stmts, t->name) : NULL;
-	if (st) {
-		replies_push(q, REPLY_CLOSE, REPLY_FAKE, parsing_new(st, false, t->name));
-		stmt_unref(st);
+	if (t->kind == 'S' && t->name.n > 0 && names_get(&s->stmts, t->name)) {
+		replies_push(q, REPLY_CLOSE, REPLY_FAKE, rename_to(s, t->name, NULL));
 		return;
 	}
+	struct naming *unnamed = NULL;
 	if (t->kind == 'S' && t->name.n == 0) {
-		stmt_unref(s->unnamed);
-		s->unnamed = NULL;
+		unnamed = rename_to(s, t->name, NULL);
 		l->server->has.unnamed = (struct stmt_id){0, 0};
 	}
 	send_whole(l, m);
-	replies_push(q, REPLY_CLOSE, REPLY_FORWARD, NULL);
+	replies_push(q, REPLY_CLOSE, REPLY_FORWARD, unnamed);
 }
 
 /* Sends the group. False: a message is malformed, the connection is over. */
@@ -754,12 +789,15 @@ send_group(struct session *s, const struct group *g)
 	struct leg *l = s->leg;
 	struct wire_msg m;
 	size_t at = 0;
-	while (next(s, &at, g, &m)) {
+	char last = 0;
+	/* What stands behind a statement that changes what all others mean is looked at when its answer is there. */
+	while (!s->holds && next(s, &at, g, &m)) {
 		struct msg_parse p;
 		struct msg_bind b;
 		struct msg_target t;
 		struct msg_execute e;
 		bool ok = true;
+		last = m.type;
 		if (m.type != 'S')
 			l->unsynced = true;
 		switch (m.type) {
@@ -809,9 +847,9 @@ send_group(struct session *s, const struct group *g)
 	}
 	if (conn_flush(&l->server->conn) == RC_FAIL)
 		l->lost = true;
-	l->flushed = g->end == 'H';
-	leg_save(l, span_of(conn_rx(&s->conn).p, g->bytes));
-	conn_rx_consume(&s->conn, g->bytes);
+	l->flushed = last == 'H';
+	leg_save(l, span_of(conn_rx(&s->conn).p, at));
+	conn_rx_consume(&s->conn, at);
 	/* An answer that is made up here waits for no server when nothing stands before it. */
 	const struct reply *head = replies_head(&l->server->replies);
 	if (head && head->action == REPLY_FAKE && relay_run(&l->relay) == RC_FAIL)
@@ -920,15 +958,6 @@ with_fan(struct session *s, struct group *g, struct look *k, struct diag *d)
 	return RC_OK;
 }
 
-static bool
-parses_again(const struct session *s, const struct look *k)
-{
-	for (int i = 0; i < k->n; i++)
-		if (k->names[i].n > 0 && names_get(&s->stmts, k->names[i]))
-			return true;
-	return false;
-}
-
 static enum rc
 with_group(struct session *s, struct group *g, struct look *k)
 {
@@ -936,7 +965,12 @@ with_group(struct session *s, struct group *g, struct look *k)
 	struct diag d;
 	bool sharded = s->tenant->db->sharded;
 	diag_clear(&d);
-	if (look_at(s, g, k, &d) != ROUTED)
+	enum route_status looked = look_at(s, g, k, &d);
+	if (g->unsure && !leg_is_quiet(s)) {
+		leg_flush_answers(s);
+		return RC_AGAIN;
+	}
+	if (looked != ROUTED)
 		return refuse(s, &d);
 	if (g->n == 1 && g->end == 'H' && !l->server) {
 		conn_rx_consume(&s->conn, WIRE_HEAD_BYTES);
@@ -994,11 +1028,6 @@ with_group(struct session *s, struct group *g, struct look *k)
 		diag_set(&d, SQLSTATE_FEATURE_NOT_SUPPORTED, "this would tie the session to a replica");
 		diag_hint(&d, "Use it outside a READ ONLY transaction.");
 		return refuse(s, &d);
-	}
-	/* A name that is given again while it is not known whether the first was taken. */
-	if (s->n_parsing > 0 && parses_again(s, k) && !leg_is_quiet(s)) {
-		leg_flush_answers(s);
-		return RC_AGAIN;
 	}
 	leg_begin(s, l);
 	l->wrote |= !g->read_only;

@@ -272,7 +272,7 @@ take_server(struct leg *l, struct server *sv)
 	sv->ops = &server_ops;
 	sv->user = l;
 	relay_init(&l->relay, sv, &s->conn, &relay_ops);
-	l->copy_in = l->unsynced = l->lost = l->need_sync = l->said_fatal = l->answers_begin = l->own_failed = l->in_block = l->wrote = false;
+	l->copy_in = l->unsynced = l->lost = l->need_sync = l->said_fatal = l->answers_begin = l->own_failed = l->query_ignored = l->in_block = l->wrote = false;
 	wbuf_clear(&l->saved);
 	l->flushed = false;
 	names_clear(&l->prepared, NULL); /* it is another server than before */
@@ -369,38 +369,37 @@ session_of(struct relay *r)
 }
 
 static void
-on_ended(struct relay *r, const struct reply *e, bool ok)
+on_ended(struct relay *r, const struct reply *e, enum reply_end end)
 {
 	struct leg *l = container_of(r, struct leg, relay);
 	if (e->ref == restore_mark)
 		return;
-	if (!ok && e->action == REPLY_SKIP && e->kind != REPLY_QUERY && e->kind != REPLY_SYNC)
-		l->own_failed = true; /* and what stands behind it up to the next Sync is ignored */
+	if (end == REPLY_FAILED && e->action == REPLY_SKIP && e->kind != REPLY_QUERY && e->kind != REPLY_SYNC)
+		l->own_failed = true;
 	if (e->ref == begin_mark) {
-		if (!ok)
+		if (end == REPLY_FAILED)
 			l->answers_begin = true;
 		return;
 	}
 	switch (e->kind) {
 	case REPLY_PARSE:
-		group_parse_ended(l, e->ref, ok, e->action != REPLY_FAKE);
+		group_name_ended(l, e->ref, end, e->action != REPLY_FAKE);
 		break;
 	case REPLY_CLOSE:
 		if (e->ref)
-			group_close_ended(l, e->ref, ok);
-		else if (!ok && e->action == REPLY_SKIP && l->server)
+			group_name_ended(l, e->ref, end, true);
+		else if (end != REPLY_DONE && e->action == REPLY_SKIP && l->server)
 			l->server->has.unclean = true; /* it still holds what it should have closed */
 		break;
 	case REPLY_EXECUTE:
 		if (e->action == REPLY_FAKE)
-			group_close_ended(l, e->ref, ok);
+			group_name_ended(l, e->ref, end, true);
 		else
 			effect_free(e->ref);
 		break;
 	case REPLY_QUERY:
 		effect_free(e->ref);
-		if (!ok && l->own_failed)
-			l->need_sync = true; /* the client's Query was ignored with what stood before it: it sends no Sync */
+		l->query_ignored |= end == REPLY_IGNORED;
 		break;
 	default:
 		break;
@@ -414,17 +413,15 @@ on_fake(struct relay *r, const struct reply *e, struct wbuf *out)
 	switch (e->kind) {
 	case REPLY_CLOSE:
 		wbuf_bytes(out, MSG_CLOSE_COMPLETE.p, MSG_CLOSE_COMPLETE.n);
-		group_close_ended(l, e->ref, true);
 		break;
 	case REPLY_EXECUTE:
 		msg_put_command_complete(out, "DEALLOCATE");
-		group_close_ended(l, e->ref, true);
 		break;
 	default:
 		wbuf_bytes(out, MSG_PARSE_COMPLETE.p, MSG_PARSE_COMPLETE.n);
-		group_parse_ended(l, e->ref, true, false);
 		break;
 	}
+	group_name_ended(l, e->ref, REPLY_DONE, false);
 }
 
 static void
@@ -458,7 +455,7 @@ static bool
 is_for_client(const struct reply *e)
 {
 	/* A statement of the client's that is made on this server at its first use: it has become bad since. */
-	return !e || e->action != REPLY_SKIP || (e->kind == REPLY_PARSE && e->ref && !leg_is_begin(e->ref));
+	return !e || e->action != REPLY_SKIP || (e->kind == REPLY_PARSE && e->ref && !leg_is_begin(e->ref)); /* or the first of two Parses */
 }
 
 static bool
@@ -469,7 +466,10 @@ on_error(struct relay *r, const struct wire_msg *m, const struct reply *e, struc
 	struct span severity;
 	bool fatal = msg_error_field(m, 'V', &severity) && !span_eq_str(severity, "ERROR");
 	s->failed_now = true;
-	l->copy_in = l->own_failed = false;
+	/* The client's Query was ignored with what pgspan had put before it: the client sends no Sync. */
+	if (l->own_failed && l->query_ignored)
+		l->need_sync = true;
+	l->copy_in = l->own_failed = l->query_ignored = false;
 	if (l->linking) {
 		/* In the session's state WELCOME a setting of the start-up packet is bad; later, one that was good has become bad. */
 		struct span code, message, hint;
@@ -508,18 +508,13 @@ on_error(struct relay *r, const struct wire_msg *m, const struct reply *e, struc
 }
 
 static bool
-on_parameter(struct relay *r, struct span name, struct span value, bool mine)
+on_parameter(struct relay *r, const struct wire_msg *m, bool mine)
 {
 	struct leg *l = container_of(r, struct leg, relay);
-	struct session *s = l->session;
-	(void)value;
-	if (s->state == SESSION_WELCOME) {
-		for (int i = 0; i < TENANT_PARAMETERS; i++)
-			if (span_eq_str(name, tenant_parameters[i]))
-				l->reported |= 1u << i;
-		return true;
-	}
 	const struct reply *head = replies_head(&r->server->replies);
+	server_note_parameter(r->server, m);
+	if (l->session->state == SESSION_WELCOME)
+		return false; /* told at its end */
 	return !mine || (head && head->ref == restore_mark); /* what linking brings about the client knows already */
 }
 
@@ -586,16 +581,17 @@ static const struct relay_ops relay_ops = {on_ended, on_fake, on_command, on_err
 
 /* --- giving back --- */
 
+static void
+note_dropped(void *relay, const struct reply *e, enum reply_end end)
+{
+	on_ended(relay, e, end);
+}
+
 /* The entries that will never be answered. */
 static void
 drop_replies(struct leg *l)
 {
-	struct replies *q = &l->server->replies;
-	while (!replies_empty(q)) {
-		struct reply e = *replies_head(q);
-		replies_pop(q);
-		on_ended(&l->relay, &e, false);
-	}
+	replies_end_all(&l->server->replies, note_dropped, &l->relay);
 }
 
 static void
@@ -690,6 +686,24 @@ leg_settle(struct session *s)
 	leg_each(s, settle, NULL);
 }
 
+/* The relay has run. A statement that has waited for its server to be linked is sent before the server may be given back: whoever
+ * waits next would have to link it anew, give it back in turn, and nobody's statement would ever run. */
+static void
+after_relay(struct leg *l, bool was_linking, bool always)
+{
+	struct session *s = l->session;
+	bool linked = was_linking && !l->linking && !l->failed && !l->lost;
+	if (!linked)
+		leg_settle(s);
+	if (s->state == SESSION_CLOSED)
+		return;
+	/* A lost read's messages are in the input again by now. */
+	if (always || s->state == SESSION_WELCOME || s->fan || buf_len(&s->conn.rx) > 0 || s->conn.eof || s->leaving)
+		go_on(s);
+	else if (linked)
+		leg_settle(s);
+}
+
 void
 leg_resume(struct session *s)
 {
@@ -701,6 +715,7 @@ leg_resume(struct session *s)
 	}
 	if (!sv)
 		return;
+	bool linking = l->linking;
 	enum rc rc = relay_run(&l->relay);
 	if (rc == RC_AGAIN)
 		return;
@@ -708,24 +723,19 @@ leg_resume(struct session *s)
 		l->lost = true;
 	else
 		conn_read_start(&sv->conn);
-	bool linking = l->linking;
-	leg_settle(s);
-	if (s->state == SESSION_CLOSED)
-		return;
-	(void)linking;
-	if (s->state == SESSION_WELCOME || buf_len(&s->conn.rx) > 0 || s->conn.eof || s->leaving || !ev_is_active(&s->conn.rio))
-		go_on(s);
+	after_relay(l, linking, !ev_is_active(&s->conn.rio));
 }
 
 static void
 on_input(struct server *sv)
 {
 	struct leg *l = sv->user;
-	struct session *s = session_checked(l->session);
+	(void)session_checked(l->session);
 	if (l->fan) {
 		fan_input(l);
 		return;
 	}
+	bool linking = l->linking;
 	enum rc rc = relay_run(&l->relay);
 	if (rc == RC_AGAIN) {
 		conn_read_stop(&sv->conn); /* until the client has taken what there is */
@@ -733,11 +743,7 @@ on_input(struct server *sv)
 	}
 	if (rc == RC_FAIL || sv->conn.eof || sv->conn.broken)
 		l->lost = true;
-	leg_settle(s);
-	if (s->state == SESSION_CLOSED)
-		return;
-	if (s->state == SESSION_WELCOME || s->fan || buf_len(&s->conn.rx) > 0 || s->conn.eof || s->leaving)
-		go_on(s);
+	after_relay(l, linking, false);
 }
 
 static void

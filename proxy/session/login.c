@@ -172,16 +172,15 @@ login_welcome(struct session *s)
 	struct wbuf w = {0};
 	if (l->server && !s->tenant->parameters[0] && !s->tenant->parameters[1])
 		tenant_learn(s->tenant, l->server);
-	/* What linking made the server report has been sent already; these come first in no particular order, so send the
-	 * defaults only of what was not. */
-	for (int i = 0; i < TENANT_PARAMETERS; i++) {
-		const char *name = tenant_parameters[i], *value = s->tenant->parameters[i];
-		if (strcmp(name, "application_name") == 0 && startup_value(s, name))
+	/* What the server of this session says now, its settings made; nothing is asked that only changes application_name. */
+	char *const *values = l->server ? l->server->parameters : s->tenant->parameters;
+	for (int i = 0; i < SERVER_PARAMETERS; i++) {
+		const char *name = server_parameter_names[i], *value = values[i];
+		if (!l->server && strcmp(name, "application_name") == 0 && startup_value(s, name))
 			value = startup_value(s, name);
-		if (value && !(l->reported & 1u << i))
+		if (value)
 			msg_put_parameter_status(&w, name, value);
 	}
-	l->reported = 0;
 	uint32_t pid = (uint32_t)(s->env->worker + 1) << 24 | s->key_slot;
 	msg_put_backend_key_data(&w, pid, span_of((const char *)s->key, sizeof s->key));
 	msg_put_ready_for_query(&w, 'I');

@@ -119,8 +119,8 @@ read_path(struct session *s, struct meaning *m, const char *sql)
 static bool
 server_is_utf8(const struct session *s)
 {
-	for (int i = 0; i < TENANT_PARAMETERS; i++)
-		if (strcmp(tenant_parameters[i], "client_encoding") == 0)
+	for (int i = 0; i < SERVER_PARAMETERS; i++)
+		if (strcmp(server_parameter_names[i], "client_encoding") == 0)
 			return !s->tenant->parameters[i] || strcmp(s->tenant->parameters[i], "UTF8") == 0;
 	return true;
 }

@@ -255,6 +255,11 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 			return RC_OK;
 		}
 	}
+	/* Names made by Parse and by PREPARE are of one kind. */
+	if (p->kind == STMT_PREPARE && p->name && names_get(&s->stmts, span_str(p->name)) && session_status(s) != 'E') {
+		diag_set(&d, "42P05", "prepared statement \"%s\" already exists", p->name);
+		return refuse(s, m, &d);
+	}
 	int shard = 0;
 	bool execute_writes = false;
 	if (s->tenant->db->sharded) {
@@ -296,11 +301,6 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 	l->wrote |= p->kind == STMT_EXECUTE ? execute_writes : (p->flags & PLAN_WRITES) != 0;
 	if (s->tenant->db->sharded)
 		sql_prepare_ready(s, l, p, sql);
-	bool everything = (p->kind == STMT_DEALLOCATE && !p->name) || (p->kind == STMT_DISCARD && !p->name);
-	if (everything) {
-		names_clear(&s->stmts, (void (*)(void *))stmt_unref);
-		stmt_set_clear(&l->server->has.stmts);
-	}
 	if (p->pins && l->number > 0) {
 		diag_set(&d, SQLSTATE_FEATURE_NOT_SUPPORTED, "this would tie the session to a replica");
 		diag_hint(&d, "Use it outside a READ ONLY transaction.");
@@ -309,7 +309,7 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 	char name[128];
 	if (p->pins & ~(unsigned)PIN_SETTING || (p->pins && !query_is_set_config(sql, name, sizeof name)))
 		l->server->has.unclean = true;
-	s->restores |= txn_resets(s, p);
+	s->holds |= txn_resets(s, p);
 	l->server->has.unnamed = (struct stmt_id){0, 0};
 	stmt_unref(s->unnamed); /* a simple Query destroys the unnamed statement */
 	s->unnamed = NULL;

@@ -303,10 +303,12 @@ ready_step(struct session *s)
 		l->server->conn.was_high = true;
 		return RC_AGAIN;
 	}
-	if (s->restores && !l->unsynced) {
-		if (!legs_are_quiet(s))
+	if (s->holds) {
+		if (!leg_owes_nothing(s)) {
+			leg_flush_answers(s);
 			return RC_AGAIN;
-		s->restores = false;
+		}
+		s->holds = false;
 	}
 	if (s->stream_left > 0)
 		return stream(s);

@@ -43,6 +43,7 @@ enum session_tx {
 /* A prepared statement as the client knows it. */
 struct stmt {
 	int refs;
+	int in_flight; /* Parses of it that have no answer yet */
 	struct stmt_id id;  /* of text and types */
 	struct plan_entry *plan; /* NULL until planned, or planned under another environment */
 	uint64_t plan_env;
@@ -66,7 +67,7 @@ struct effect {
 };
 
 /* What a FIFO entry's ref points to: one of these, told apart by the entry's kind. */
-/*   REPLY_PARSE: struct stmt (a named one of ours), or NULL; REPLY_EXECUTE, REPLY_QUERY: struct effect or NULL */
+/*   REPLY_PARSE, REPLY_CLOSE, a faked REPLY_EXECUTE: struct naming (group.c); REPLY_EXECUTE, REPLY_QUERY: struct effect; or NULL */
 
 struct setting {
 	struct dlist link;
@@ -94,6 +95,7 @@ struct leg {
 	struct diag *failure; /* owned; NULL: there has been none */
 	bool answers_begin;  /* an injected BEGIN has failed: its error is the client's */
 	bool own_failed;     /* the same of any message that pgspan has put ahead of the client's */
+	bool query_ignored;  /* and the client's Query behind it was ignored */
 	bool linking;        /* the session's settings are being made on the server */
 	struct names prepared; /* sharded: SQL-level statements it has; values are not used */
 	bool in_block;       /* the block has been opened on it */
@@ -103,7 +105,6 @@ struct leg {
 	bool lost;           /* the server is gone or broke the protocol: see leg_settle() */
 	bool flushed;        /* leg_flush_answers() was called since the last message */
 	bool need_sync;      /* a Query was swallowed after an injected BEGIN had failed */
-	unsigned reported;   /* bits of tenant_parameters that linking has reported during log-in */
 	bool withheld;       /* the client waits for a ReadyForQuery until what a RESET goes back to has been made */
 	bool said_fatal;     /* the server's own FATAL has been forwarded */
 	int copy_syncs;      /* Syncs sent while copying in, which the server ignores unless the copy has failed by then */
@@ -137,7 +138,7 @@ struct session {
 	/* statements */
 	struct names sql_prepared; /* sharded: SQL-level statements, name → the PREPARE's text (char *) */
 	struct names stmts;    /* named */
-	unsigned n_parsing;    /* Parses of named ones that have no answer yet */
+	unsigned n_closing;    /* Closes that have no answer yet */
 	struct failed_name *failed_name; /* the last named one that could not be made: errors may name it still; NULL: none */
 	struct stmt *unnamed;
 	struct stmt *portal;   /* what the unnamed portal is bound to */
@@ -161,7 +162,7 @@ struct session {
 	struct dlist savepoints;
 	uint64_t settings_hash; /* of the committed ones; 0: none */
 	char *restore;         /* a RESET has passed: what must be made again before anything else runs; owned, NULL: nothing */
-	bool restores;         /* a RESET is under way: nothing is sent behind it before its answer */
+	bool holds;            /* a statement is under way that changes what others mean: nothing is sent behind it before its answer */
 	struct meaning *meaning; /* meaning.c; NULL: the defaults */
 	bool meaning_stale;
 	bool waits_catalog;    /* see query_must_wait_for_catalog() */
@@ -216,11 +217,10 @@ bool query_is_ignored(struct session *s, const struct plan *p, struct diag *d);
 /* True if the text only makes one setting, whose name is written to *name* (folded). */
 bool query_is_set_config(struct span sql, char *name, size_t size);
 
-/* A Parse (its ref) has ended; *sent*: the server has seen it, or would have. */
 void portals_clear(struct session *s);
-void group_parse_ended(struct leg *l, void *ref, bool ok, bool sent);
-/* A Close, or DEALLOCATE, of a named statement (its ref); *ok* false: the server has skipped it, and the name is back. */
-void group_close_ended(struct leg *l, void *ref, bool ok);
+/* A Parse or Close (its ref) has ended; *sent*: the server has seen it, or would have. */
+void group_name_ended(struct leg *l, void *ref, enum reply_end end, bool sent);
+bool group_is_twice(const void *ref); /* the first of two Parses of a name that is taken */
 /* The client's name for the statement that servers know under the name at *internal*. */
 bool group_statement_name(struct session *s, const char *internal, struct span *name);
 /* EXECUTE, as SQL, of a statement that Parse made: puts the text with the servers' name for it, and makes sure that the leg's has it. */
@@ -307,7 +307,8 @@ void fan_copy(struct session *s, char type, struct span body);
 /* txn.c */
 struct effect *effect_new(struct plan_entry *plan, struct span text); /* NULL: it has none */
 void effect_free(struct effect *e);
-/* Whether the statement resets what the startup packet has set: nothing may be sent behind it before it is made again. */
+/* Whether what stands behind the statement must wait for its answer: it resets what the startup packet has set, or drops all
+ * prepared statements. */
 bool txn_resets(const struct session *s, const struct plan *p);
 /* One statement has succeeded; its tag. */
 void txn_command(struct session *s, struct effect *e, struct span tag);

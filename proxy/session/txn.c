@@ -62,12 +62,21 @@ effect_free(struct effect *e)
 bool
 txn_resets(const struct session *s, const struct plan *p)
 {
-	if (dlist_empty(&s->settings) && dlist_empty(&s->initial))
+	bool settings = !dlist_empty(&s->settings) || !dlist_empty(&s->initial);
+	switch (p->kind) {
+	case STMT_MULTI:
+		for (int i = 0; i < p->n_parts; i++)
+			if (txn_resets(s, p->parts[i]))
+				return true;
 		return false;
-	for (int i = 0; p->kind == STMT_MULTI && i < p->n_parts; i++)
-		if (txn_resets(s, p->parts[i]))
-			return true;
-	return (p->kind == STMT_SET && (p->set.kind == SET_RESET || p->set.kind == SET_RESET_ALL)) || (p->kind == STMT_DISCARD && !p->name);
+	case STMT_SET:
+		return settings && (p->set.kind == SET_RESET || p->set.kind == SET_RESET_ALL);
+	case STMT_DISCARD:
+	case STMT_DEALLOCATE:
+		return !p->name;
+	default:
+		return false;
+	}
 }
 
 /* --- settings --- */
@@ -186,6 +195,16 @@ tell_other(struct leg *l, void *arg)
 	(void)conn_flush(&l->server->conn); /* if it broke, input tells */
 }
 
+/* DEALLOCATE ALL: those of the leg's server that pgspan shares are gone, too. */
+static void
+forget_statements(struct session *s)
+{
+	names_clear(&s->stmts, (void (*)(void *))stmt_unref);
+	names_clear(&s->sql_prepared, free);
+	if (s->leg->server)
+		stmt_set_clear(&s->leg->server->has.stmts);
+}
+
 static void
 apply(struct session *s, const struct plan *p, struct span text, struct span tag)
 {
@@ -260,14 +279,19 @@ apply(struct session *s, const struct plan *p, struct span text, struct span tag
 	case STMT_DISCARD:
 		if (p->name) /* DISCARD PLANS, TEMP, SEQUENCES: p->name says which */
 			break;
+		forget_statements(s);
 		txn_forget_all(s);
 		break;
 	case STMT_PREPARE:
-		if (s->tenant->db->sharded && p->name)
+		if (p->name)
 			sql_prepare_done(s, p->name, text);
 		break;
 	case STMT_DEALLOCATE:
-		break; /* done when it was sent: see query.c */
+		if (p->name)
+			free(names_take(&s->sql_prepared, span_str(p->name)));
+		else
+			forget_statements(s);
+		break;
 	default:
 		break;
 	}

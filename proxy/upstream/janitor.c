@@ -7,11 +7,11 @@
 #define ANSWER_MAX (1u << 20)
 
 static void
-note_ended(void *arg, const struct reply *e, bool ok)
+note_ended(void *arg, const struct reply *e, enum reply_end end)
 {
 	(void)arg;
 	(void)e;
-	(void)ok;
+	(void)end;
 }
 
 /* RC_OK: all is answered; RC_AGAIN: more to come; RC_FAIL: it cannot be trusted. */
@@ -26,6 +26,8 @@ read_answers(struct server *s)
 			return s->conn.eof || s->conn.broken ? RC_FAIL : RC_AGAIN;
 		if (r != WIRE_OK || m.type == 'E' || replies_match(&s->replies, m.type, note_ended, NULL) == VERDICT_BROKEN)
 			return RC_FAIL;
+		if (m.type == 'S')
+			server_note_parameter(s, &m);
 		if (m.type == 'Z')
 			s->tx_status = m.len == 1 ? (char)m.body[0] : 'I';
 		conn_rx_consume(&s->conn, m.len + WIRE_HEAD_BYTES);

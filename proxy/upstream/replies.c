@@ -61,11 +61,38 @@ replies_pop(struct replies *r)
 }
 
 static void
-end_head(struct replies *r, bool ok, reply_ended_fn ended, void *arg)
+end_head(struct replies *r, enum reply_end end, reply_ended_fn ended, void *arg)
 {
 	struct reply e = *at(r, 0);
 	replies_pop(r);
-	ended(arg, &e, ok);
+	ended(arg, &e, end);
+}
+
+/* The first *n* were ignored: told from the last to the first, so that what each has changed can be undone. */
+static void
+ignore(struct replies *r, uint32_t n, reply_ended_fn ended, void *arg)
+{
+	for (uint32_t i = n; i-- > 0;) {
+		struct reply e = *at(r, i);
+		ended(arg, &e, REPLY_IGNORED);
+	}
+	while (n-- > 0)
+		replies_pop(r);
+}
+
+static uint32_t
+before_sync(const struct replies *r)
+{
+	uint32_t n = 0;
+	while (n < r->n && at(r, n)->kind != REPLY_SYNC)
+		n++;
+	return n;
+}
+
+void
+replies_end_all(struct replies *r, reply_ended_fn ended, void *arg)
+{
+	ignore(r, r->n, ended, arg);
 }
 
 /* Whether *type* may come while *kind* is the head, and if so whether it ends it. */
@@ -115,8 +142,10 @@ match_error(struct replies *r, reply_ended_fn ended, void *arg)
 	/* At Sync a deferred constraint or the commit itself may fail: ReadyForQuery follows. The same for Query and function. */
 	if (h->kind == REPLY_SYNC || h->kind == REPLY_QUERY || h->kind == REPLY_FUNCTION)
 		return v;
-	while (r->n > 0 && at(r, 0)->kind != REPLY_SYNC)
-		end_head(r, false, ended, arg);
+	struct reply failed = *h;
+	replies_pop(r);
+	ignore(r, before_sync(r), ended, arg);
+	ended(arg, &failed, REPLY_FAILED);
 	r->skipping = r->n == 0;
 	return v;
 }
@@ -125,8 +154,7 @@ enum reply_verdict
 replies_match(struct replies *r, char type, reply_ended_fn ended, void *arg)
 {
 	if (r->skipping) {
-		while (r->n > 0 && at(r, 0)->kind != REPLY_SYNC)
-			end_head(r, false, ended, arg);
+		ignore(r, before_sync(r), ended, arg);
 		if (r->n > 0)
 			r->skipping = false;
 	}
@@ -144,7 +172,7 @@ replies_match(struct replies *r, char type, reply_ended_fn ended, void *arg)
 		return VERDICT_BROKEN;
 	enum reply_verdict v = h->action == REPLY_SKIP ? VERDICT_SKIP : VERDICT_FORWARD;
 	if (place == LAST)
-		end_head(r, true, ended, arg);
+		end_head(r, REPLY_DONE, ended, arg);
 	return v;
 }
 

@@ -3,6 +3,7 @@
 #include "pgspan/server.h"
 
 #include "pgspan/log.h"
+#include "pgspan/msg.h"
 #include "pgspan/offload.h"
 
 #include <libpq-fe.h>
@@ -34,6 +35,8 @@ free_server(struct doomed *d)
 	struct server *s = container_of(d, struct server, doomed);
 	replies_fini(&s->replies);
 	stmt_set_clear(&s->has.stmts);
+	for (int i = 0; i < SERVER_PARAMETERS; i++)
+		free(s->parameters[i]);
 	PQfinish(s->pg);
 	s->magic = 0;
 	free(s);
@@ -92,10 +95,40 @@ on_conn_drained(struct conn *c)
 
 static const struct conn_ops conn_ops = {on_conn_input, on_conn_drained};
 
+const char *const server_parameter_names[SERVER_PARAMETERS] = {
+    "application_name", "client_encoding", "DateStyle", "default_transaction_read_only", "in_hot_standby", "integer_datetimes",
+    "IntervalStyle", "is_superuser", "server_encoding", "server_version", "session_authorization", "standard_conforming_strings",
+    "TimeZone", "search_path"};
+
+static void
+set_parameter(struct server *s, int i, struct span value)
+{
+	if (s->parameters[i] && strlen(s->parameters[i]) == value.n && memcmp(s->parameters[i], value.p, value.n) == 0)
+		return;
+	free(s->parameters[i]);
+	s->parameters[i] = xstrndup(value.p, value.n);
+}
+
+void
+server_note_parameter(struct server *s, const struct wire_msg *m)
+{
+	struct span name, value;
+	if (!msg_get_parameter_status(m, &name, &value))
+		return;
+	for (int i = 0; i < SERVER_PARAMETERS; i++)
+		if (span_eq_str(name, server_parameter_names[i]))
+			set_parameter(s, i, value);
+}
+
 static void
 login_done(struct server *s)
 {
 	stop_login(s);
+	for (int i = 0; i < SERVER_PARAMETERS; i++) {
+		const char *v = PQparameterStatus(s->pg, server_parameter_names[i]);
+		if (v)
+			set_parameter(s, i, span_str(v));
+	}
 	conn_init(&s->conn, s->loop, PQsocket(s->pg), &conn_ops);
 	if (PQsslInUse(s->pg))
 		s->conn.ssl = PQsslStruct(s->pg, "OpenSSL");

@@ -11,11 +11,6 @@
 /* How long reads keep away from a server that could not be reached. */
 #define DOWN_MS 2000
 
-const char *const tenant_parameters[TENANT_PARAMETERS] = {
-    "application_name", "client_encoding", "DateStyle", "default_transaction_read_only", "in_hot_standby", "integer_datetimes",
-    "IntervalStyle", "is_superuser", "server_encoding", "server_version", "session_authorization", "standard_conforming_strings",
-    "TimeZone", "search_path"};
-
 void
 fleet_init(struct fleet *f)
 {
@@ -96,7 +91,7 @@ free_tenant(void *p)
 	struct tenant *t = p;
 	for (int i = 0; i < t->n_pools; i++)
 		pool_free(t->pools[i]);
-	for (int i = 0; i < TENANT_PARAMETERS; i++)
+	for (int i = 0; i < SERVER_PARAMETERS; i++)
 		free(t->parameters[i]);
 	stmt_set_clear(&t->known);
 	free(t->pools);
@@ -307,8 +302,8 @@ tenant_server_ok(struct tenant *t, int shard, int server)
 void
 tenant_learn(struct tenant *t, struct server *s)
 {
-	for (int i = 0; i < TENANT_PARAMETERS; i++) {
-		const char *v = PQparameterStatus(s->pg, tenant_parameters[i]);
+	for (int i = 0; i < SERVER_PARAMETERS; i++) {
+		const char *v = PQparameterStatus(s->pg, server_parameter_names[i]);
 		free(t->parameters[i]);
 		t->parameters[i] = v ? xstrdup(v) : NULL;
 	}

@@ -238,7 +238,6 @@ def test_bad_startup_parameter_is_refused_by_postgres(proxy, options, state, wor
     assert proxy.sql("SELECT 1") == [(1,)]
 
 
-@pytest.mark.xfail(strict=True, reason="start-up parameters are replayed as SETs: RESET goes to the server's default (4MB)")
 def test_reset_goes_back_to_the_startup_value(proxy):
     """In PostgreSQL a start-up parameter is what RESET, RESET ALL and DISCARD ALL go back to."""
     with proxy.wire(options="-c work_mem=7MB") as c:
@@ -249,7 +248,6 @@ def test_reset_goes_back_to_the_startup_value(proxy):
             assert (reset, c.rows("SHOW work_mem")) == (reset, [["7MB"]])
 
 
-@pytest.mark.xfail(strict=True, reason="a role in the start-up packet stays on the pooled server: the next client is somebody else")
 def test_startup_role_never_leaks(new_proxy):
     """RESET ALL does not undo a role: the next client of the same server must not be somebody else."""
     proxy = new_proxy({"proxy": {"workers": 1}, "database:app": {"default_pool_size": 1}})

@@ -84,7 +84,6 @@ def test_random_bytes(proxy):
             raw(proxy, data).close()
 
 
-@pytest.mark.xfail(strict=True, reason="a Parse that cannot be decoded ends the whole process")
 def test_broken_parse(new_proxy):
     proxy = new_proxy(ONE_WORKER)
     with proxy.wire() as other:
@@ -309,10 +308,8 @@ def test_sigterm_drains(new_proxy):
     assert proxy.wait(5) == 0
 
 
-AT_STOP = pytest.mark.xfail(reason="pool_close() asserts while the janitor still cleans a server (a race: not strict)")
 
 
-@AT_STOP
 def test_sigint_twice_stops_at_once(new_proxy):
     proxy = new_proxy({"proxy": {"workers": 2}})
     clients = [proxy.wire() for _ in range(4)]
@@ -330,7 +327,6 @@ def test_sigint_twice_stops_at_once(new_proxy):
         assert c.is_closed()
 
 
-@AT_STOP
 @pytest.mark.parametrize("state", ["session mode", "pinned"])
 def test_stop_with_held_servers(new_proxy, state):
     proxy = new_proxy({"proxy": {"workers": 1}, "database:app": {"pool_mode": "session" if state == "session mode" else "transaction"}})

@@ -8,7 +8,6 @@ import psycopg
 import pytest
 from test_shop_dml import ITEMS, made_pair, pair  # noqa: F401  (fixtures)
 from test_shop_keys import query_reply, shards_of_ints
-from test_shop_txn import POISONED
 
 KEYS = list(range(20000, 20300))
 
@@ -64,10 +63,9 @@ FEEDS = list(feeds([1]))
 
 
 # One CopyData message of more than the first buffer's 4 KiB ends pgspan: what comes in one is small until that is mended.
-big_messages = pytest.mark.xfail(strict=False, reason="a CopyData longer than what has arrived is read through a pointer to a moved buffer: pgspan crashes")
 
 
-@pytest.mark.parametrize("size", [pytest.param(1 << 20, marks=big_messages), 1000, 7])
+@pytest.mark.parametrize("size", [1 << 20, 1000, 7])
 @pytest.mark.parametrize("feed", FEEDS)
 def test_copy__rows_on_their_shards__as_one_server_has_them(pair, feed, size):
     pair.proxy.expect_exit = size > 4096
@@ -82,7 +80,7 @@ def test_copy__rows_on_their_shards__as_one_server_has_them(pair, feed, size):
 
 @pytest.mark.parametrize("form", ["text", "csv", "binary"])
 def test_copy__without_a_column_list(pair, form):
-    some = KEYS[:120]  # psycopg sends 32 KiB at once; see big_messages
+    some = KEYS[:120]
     with pair.proxy.connect("shop") as conn, pair.fleet.connect("single", "app") as plain:
         for one in (conn, plain):
             cur = one.cursor()
@@ -134,7 +132,6 @@ def test_copy_fail__nothing_stays(pair):
     assert pair.placed() == before and pair.fleet.prepared() == []
 
 
-@pytest.mark.xfail(strict=False, reason="a session that ends in a COPY over shards frees its fan before its legs' replies: pgspan crashes")
 def test_copy__client_leaves_in_the_middle__nothing_stays(pair, wait_until):
     pair.proxy.expect_exit = True
     before = pair.placed()
@@ -158,7 +155,6 @@ def test_copy_of_nothing(pair):
     assert pair.placed() == before
 
 
-@pytest.mark.xfail(strict=False, reason=POISONED)
 def test_copy_inside_a_block(pair):
     conn = pair.shop
     data = [f"{k}\t{k}\n".encode() for k in KEYS]
@@ -219,7 +215,6 @@ def test_copy_to(pair):
     assert query_reply(pair.shop, "SELECT count(*) FROM item") == [[str(ITEMS)]]
 
 
-@big_messages
 def test_big_fields_and_many_pieces(pair):
     pair.proxy.expect_exit = True
     big = "x" * 3_000_000
@@ -228,7 +223,6 @@ def test_big_fields_and_many_pieces(pair):
     assert query_reply(pair.shop, f"SELECT id FROM loose WHERE length(v) = {len(big)} ORDER BY id") == [["20000"], ["20100"], ["20200"]]
 
 
-@big_messages
 @pytest.mark.slow
 def test_copy_a_million_rows(pair, capsys):
     pair.proxy.expect_exit = True

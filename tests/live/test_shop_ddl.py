@@ -4,7 +4,6 @@ import conftest
 import psycopg
 import pytest
 from test_shop_keys import shards_of_ints
-from test_shop_txn import POISONED
 
 TABLES = ["t_ddl key=id", "t_ddl2 key=id", "t_ref reference", "\"T Mixed\" key=\"Id\"", "sales.invoices key=customer_id"]
 
@@ -134,7 +133,6 @@ def test_a_new_table_is_known_at_once__everywhere(fleet, shop):
                 one.execute("SELECT * FROM t_ddl")
 
 
-@pytest.mark.xfail(strict=False, reason=POISONED)
 def test_truncate_vacuum_analyze(fleet, shop):
     with shop.connect("shop") as conn:
         conn.execute("CREATE TABLE t_ddl (id int PRIMARY KEY, v text)")

@@ -189,7 +189,6 @@ def test_insert_many__mixed_literals_and_parameters_by_a_named_statement(pair):
     pair.assert_placed()
 
 
-@pytest.mark.xfail(strict=False, reason="after a failure on several shards the next statement may get 57014 or 25P02 for its own error")
 def test_insert_many__one_bad_row__nothing_stays(pair):
     before = pair.placed()
     for sql, state in (("INSERT INTO item (id, n) VALUES (801, 1), (802, 2), (803, 5000), (804, 4), (805, 5)", "23514"),
@@ -209,7 +208,6 @@ def test_insert_many__one_bad_row__nothing_stays(pair):
     assert pair.fleet.prepared() == []
 
 
-@pytest.mark.xfail(strict=False, reason="after a failure on several shards the next statement may get 57014 or 25P02 for its own error")
 def test_insert_many__bad_row_in_a_block__the_block_fails(pair):
     before = pair.placed()
     for conn in (pair.shop, pair.plain):
@@ -270,7 +268,6 @@ def test_update_over_shards__parameters(pair):
     pair.assert_placed()
 
 
-@pytest.mark.xfail(strict=False, reason="after a failure on several shards the next statement may get 57014 or 25P02 for its own error")
 def test_update_over_shards__one_shard_fails__nothing_stays(pair):
     want = pair.plain_direct.execute("SELECT id, n FROM item ORDER BY id").fetchall()
     assert pair.same("UPDATE item SET n = CASE WHEN id = 17 THEN 5000 ELSE n + 1 END") == "23514"

@@ -8,7 +8,6 @@ import pgwire
 import psycopg
 import pytest
 from test_shop_keys import query_reply, shards_of_ints
-from test_shop_txn import POISONED
 
 WHERE = shards_of_ints(range(1, 200))
 ON = [[k for k in WHERE if WHERE[k] == s] for s in range(conftest.SHARDS)]
@@ -145,7 +144,6 @@ def test_servers_killed_under_load__never_half(whole_fleet, shop):
 
 
 
-@pytest.mark.xfail(strict=False, reason=POISONED)
 def test_cancel_of_a_query_on_several_shards(whole_fleet, shop):
     fleet = whole_fleet
     for s in range(4):

@@ -506,7 +506,6 @@ def test_update__every_spelling__one_shard(keys, kind):
     assert not wrong
 
 
-@pytest.mark.xfail(strict=True, reason="a literal in LATIN1 is hashed by its LATIN1 bytes")
 def test_other_client_encodings__converted_or_refused(keys):
     """The row is where its UTF-8 bytes say, whatever the client writes in."""
     for style, word in ((s, w) for s in ("simple", "parameter", "escape") for w in ("ün", "é", "çà", "ñandú", "æ")):
@@ -523,7 +522,6 @@ def test_other_client_encodings__converted_or_refused(keys):
             assert keys.places("text") == [keys.expected("text", "customer-1")]
 
 
-@pytest.mark.xfail(strict=True, reason="a COPY field in LATIN1 is hashed by its LATIN1 bytes")
 def test_copy_in_other_encodings__converted_or_refused(keys):
     for word in ("ün", "é", "çà", "ñandú", "æ"):
         for options, client in (("", "LATIN1"), (" (ENCODING 'LATIN1')", "UTF8")):

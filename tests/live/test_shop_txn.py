@@ -78,7 +78,6 @@ def test_error_on_one_shard__commit_is_rollback__nothing_stays(pair, bad):
     assert query_reply(conn, "SELECT count(*) FROM item") == [[str(ITEMS)]]
 
 
-@pytest.mark.xfail(strict=True, reason="the block that BEGIN; ... in one Query opens is forgotten by the next statement over several shards")
 def test_block_opened_together_with_a_statement__fails_whole(pair):
     """BEGIN and the first statement come in one Query; the next statement fails on one of several shards."""
     conn = pair.shop
@@ -91,7 +90,6 @@ def test_block_opened_together_with_a_statement__fails_whole(pair):
     assert there(pair) == []
 
 
-@pytest.mark.xfail(strict=True, reason="the block that BEGIN; ... in one Query opens is forgotten by the next statement over several shards")
 def test_block_opened_together_with_a_statement__commits_whole(pair):
     conn = pair.shop
     conn.query(f"BEGIN; INSERT INTO item (id) VALUES ({ON[0][0]})")
@@ -114,10 +112,8 @@ def test_block_closed_together_with_a_statement(pair):
         assert conn.status == "I" and there(pair) == sorted(ON[s][0] for s in range(3))
 
 
-POISONED = "a Query over several shards that fails is sent a Sync behind it: its ReadyForQuery ends the next statement, so that BEGIN is lost"
 
 
-@pytest.mark.xfail(strict=False, reason=POISONED)  # whether a connection is hit hangs on time
 @pytest.mark.parametrize("end", ["ROLLBACK", "COMMIT"])
 def test_after_a_failure_over_shards__blocks_are_blocks(pair, end):
     """Connections that have seen a statement fail on several shards are as good as before."""

@@ -25,9 +25,9 @@ tell(struct story *s, char c)
 }
 
 static void
-note_end(void *arg, const struct reply *r, bool ok)
+note_end(void *arg, const struct reply *r, enum reply_end end)
 {
-	tell(arg, ok ? '+' : '-');
+	tell(arg, "+-!"[end]);
 	tell(arg, kinds[r->kind]);
 }
 
@@ -95,9 +95,9 @@ match__error_in_batch__skips_to_sync(void **state)
 {
 	(void)state;
 	/* C01: two groups; the rest of the first is taken back, the second is untouched. */
-	check("PBEPBESPBES", "12CEZ12CZ", "+Pf+Bf+Ef-P-B-Ef+Sf+Pf+Bf+Ef+Sf", true);
+	check("PBEPBESPBES", "12CEZ12CZ", "+Pf+Bf+Ef!E!B-Pf+Sf+Pf+Bf+Ef+Sf", true);
 	/* C04: a Query between the failure and Sync is swallowed. */
-	check("BEQS", "2EZ", "+Bf-E-Qf+Sf", true);
+	check("BEQS", "2EZ", "+Bf!Q-Ef+Sf", true);
 	/* The commit at Sync fails. */
 	check("BES", "2CEZ", "+Bf+Eff+Sf", true);
 }
@@ -111,13 +111,13 @@ match__error_before_sync_was_sent__later_entries_are_taken_back(void **state)
 	replies_init(&r);
 	push_all(&r, "PB");
 	match_all(&r, "E", &s);
-	assert_string_equal(s.text, "-P-Bf");
+	assert_string_equal(s.text, "!B-Pf");
 	push_all(&r, "ECS");
 	match_all(&r, "Z", &s);
-	assert_string_equal(s.text, "-P-Bf-E-C+Sf");
+	assert_string_equal(s.text, "!B-Pf!C!E+Sf");
 	push_all(&r, "Q");
 	match_all(&r, "CZ", &s);
-	assert_string_equal(s.text, "-P-Bf-E-C+Sff+Qf");
+	assert_string_equal(s.text, "!B-Pf!C!E+Sff+Qf");
 	replies_fini(&r);
 }
 
@@ -128,7 +128,7 @@ match__own_messages__are_skipped_with_their_notices(void **state)
 	/* A held BEGIN goes ahead of the client's query: Parse, Bind, Execute without Sync. */
 	check("P!B!E!Q", "12NCNTDCZ", "+Ps+Bss+Esafff+Qf", true);
 	/* It fails: the query is swallowed with it; the caller sends a Sync of its own. */
-	check("P!B!E!QS!", "12EZ", "+Ps+Bs-E-Qs+Ss", true);
+	check("P!B!E!QS!", "12EZ", "+Ps+Bs!Q-Es+Ss", true);
 }
 
 static void
@@ -136,7 +136,7 @@ match__fake_replies__keep_their_place_and_die_with_an_error(void **state)
 {
 	(void)state;
 	check("P~BES", "2CZ", "m+Bf+Ef+Sf", true);
-	check("BP~BES", "2E2CZ", "+Bf" "m" "-B-Ef" "B" "B" "+Sf", true);
+	check("BP~BES", "2E2CZ", "+Bf" "m" "!E-Bf" "B" "B" "+Sf", true);
 	check("BEP~S", "EZ", "-B-E-Pf+Sf", true);
 }
 
