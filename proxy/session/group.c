@@ -32,6 +32,7 @@ struct naming {
 	struct stmt *stmt;   /* what the name means now; NULL: it was closed */
 	struct stmt *before; /* what it meant; NULL: nothing */
 	bool of_client;      /* the client's own message: the name is one of its names */
+	bool only_judged;    /* the server has it already: it was parsed once more, without a name, to see whether it may be now */
 	size_t len;
 	char name[];         /* of a Parse of pgspan's own: the server's */
 };
@@ -88,7 +89,7 @@ naming_new(struct stmt *st, struct span name)
 	struct naming *p = xmalloc(sizeof *p + name.n + 1);
 	p->stmt = st ? stmt_ref(st) : NULL;
 	p->before = NULL;
-	p->of_client = false;
+	p->of_client = p->only_judged = false;
 	p->len = name.n;
 	if (name.n)
 		memcpy(p->name, name.p, name.n);
@@ -192,9 +193,9 @@ group_name_ended(struct leg *l, void *ref, enum reply_end end, bool sent)
 			stmt_set_remove(&s->tenant->known, known);
 	}
 	if (p->stmt && end != REPLY_DONE && sent && l->server) {
-		if (p->len == 0 && stmt_id_eq(l->server->has.unnamed, p->stmt->id))
+		if ((p->len == 0 || p->only_judged) && stmt_id_eq(l->server->has.unnamed, p->stmt->id))
 			l->server->has.unnamed = (struct stmt_id){0, 0};
-		else if (p->len > 0)
+		else if (p->len > 0 && !p->only_judged)
 			stmt_set_remove(&l->server->has.stmts, p->stmt->id);
 	}
 	if (p->of_client) {
@@ -476,6 +477,10 @@ look_at(struct session *s, struct group *g, struct look *k, struct diag *d)
 			continue;
 		}
 		const struct plan *plan = stmt_plan(s, st);
+		if (bound && plan->kind == STMT_BEGIN && s->tenant->db->set.pool_mode == POOL_MODE_STATEMENT) {
+			diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "transaction blocks are not allowed in statement pooling mode");
+			return ROUTED_REFUSED;
+		}
 		g->plan = plan;
 		g->stmt = st;
 		g->pins |= plan->pins != 0;
@@ -678,7 +683,16 @@ send_parse(struct session *s, const struct wire_msg *m, const struct msg_parse *
 		send_whole(l, m);
 		replies_push(q, REPLY_PARSE, REPLY_FORWARD, NULL);
 	} else if (stmt_set_has(&l->server->has.stmts, st->id)) {
-		replies_push(q, REPLY_PARSE, REPLY_FAKE, rename_to(s, p->name, st));
+		struct naming *n = rename_to(s, p->name, st);
+		/* In a block that has failed, or may have by now, it must fail. */
+		n->only_judged = s->tx == TX_OPEN && (l->server->tx_status == 'E' || !replies_empty(q));
+		if (n->only_judged) {
+			msg_put_parse_head(&w, p, SPAN_NONE);
+			send_copy(l, &w);
+			conn_send_ref(&l->server->conn, p->rest);
+			l->server->has.unnamed = st->id;
+		}
+		replies_push(q, REPLY_PARSE, n->only_judged ? REPLY_FORWARD : REPLY_FAKE, n);
 	} else {
 		will_have(l, st);
 		msg_put_parse_head(&w, p, span_of(name, stmt_id_name(st->id, name)));

@@ -19,7 +19,6 @@ struct meaning {
 	bool path_unknown; /* a search_path that was made in a way that is not understood */
 	bool scs_off;
 	bool utf8;
-	uint64_t scs_salt, encoding_salt; /* see meaning_salt() */
 };
 
 static bool
@@ -149,12 +148,10 @@ read_settings(struct session *s, struct meaning *m, const struct dlist *list)
 		if (reset_all || strcmp(g->name, "standard_conforming_strings") == 0) {
 			sql = made_by(s, g, "standard_conforming_strings");
 			m->scs_off = sql != NULL; /* whatever its value: with a backslash in it a text is left to PostgreSQL, or refused */
-			m->scs_salt = sql ? XXH3_64bits(sql, strlen(sql)) : 0;
 		}
 		if (reset_all || strcmp(g->name, "client_encoding") == 0) {
 			sql = made_by(s, g, "client_encoding");
 			m->utf8 = sql ? strcasestr(sql, "utf8") || strcasestr(sql, "utf-8") || strcasestr(sql, "unicode") : server_is_utf8(s);
-			m->encoding_salt = sql && !m->utf8 ? XXH3_64bits_withSeed(sql, strlen(sql), 1) : 0;
 		}
 	}
 }
@@ -180,12 +177,46 @@ meaning_free(struct session *s)
 	s->meaning = NULL;
 }
 
+/* Settings under which a text is analysed to the same tree. What is not named here may fold a literal to another value or find
+ * another table, so that clients that differ in it do not share statements. */
+static bool
+is_harmless(const char *name)
+{
+	static const char *const harmless[] = {
+	    "application_name", "bytea_output", "client_min_messages", "commit_delay", "commit_siblings", "cursor_tuple_fraction",
+	    "debug_print_parse", "debug_print_plan", "debug_print_rewritten", "debug_pretty_print", "effective_cache_size",
+	    "effective_io_concurrency", "extra_float_digits", "from_collapse_limit", "geqo", "gin_fuzzy_search_limit",
+	    "idle_in_transaction_session_timeout", "idle_session_timeout", "jit", "jit_above_cost", "join_collapse_limit", "lock_timeout",
+	    "log_duration", "log_min_duration_statement", "log_min_messages", "log_statement", "maintenance_work_mem", "plan_cache_mode",
+	    "random_page_cost", "seq_page_cost", "statement_timeout", "synchronous_commit", "temp_buffers", "track_activities",
+	    "transaction_isolation", "work_mem", "default_transaction_isolation", "default_transaction_read_only", "tcp_keepalives_idle",
+	    "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout", "client_connection_check_interval"};
+	for (size_t i = 0; i < ARRAY_LEN(harmless); i++)
+		if (strcmp(name, harmless[i]) == 0)
+			return true;
+	return strncmp(name, "enable_", 7) == 0 || strncmp(name, "geqo_", 5) == 0 || strncmp(name, "parallel_", 9) == 0;
+}
+
+static uint64_t
+salt_of(const struct dlist *list, uint64_t salt)
+{
+	for (struct dlist *i = list->next; i != list; i = i->next) {
+		const struct setting *g = container_of(i, struct setting, link);
+		if (is_harmless(g->name))
+			continue;
+		salt = XXH3_64bits_withSeed(g->name, strlen(g->name), salt + 1);
+		salt = XXH3_64bits_withSeed(g->sql, strlen(g->sql), salt);
+	}
+	return salt;
+}
+
 static const struct meaning *
 current(struct session *s)
 {
 	if (LIKELY(!s->meaning_stale))
 		return s->meaning;
 	s->meaning_stale = false;
+	s->meaning_salt = salt_of(&s->pending, salt_of(&s->settings, 0));
 	meaning_free(s);
 	if (!is_relevant(&s->settings) && !is_relevant(&s->pending))
 		return NULL;
@@ -229,8 +260,8 @@ meaning_is_utf8(struct session *s)
 uint64_t
 meaning_salt(struct session *s)
 {
-	const struct meaning *m = current(s);
-	return m ? m->scs_salt ^ m->encoding_salt : 0;
+	(void)current(s);
+	return s->meaning_salt;
 }
 
 bool

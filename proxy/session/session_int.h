@@ -164,6 +164,7 @@ struct session {
 	char *restore;         /* a RESET has passed: what must be made again before anything else runs; owned, NULL: nothing */
 	bool holds;            /* a statement is under way that changes what others mean: nothing is sent behind it before its answer */
 	struct meaning *meaning; /* meaning.c; NULL: the defaults */
+	uint64_t meaning_salt;
 	bool meaning_stale;
 	bool waits_catalog;    /* see query_must_wait_for_catalog() */
 	int catalog_tries;

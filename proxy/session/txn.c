@@ -133,12 +133,12 @@ apply_set(struct session *s, const struct plan *p, struct span text)
 		dlist_add_tail(&s->pending, &setting_new("", SPAN_LIT(""))->link);
 		break;
 	case SET_LOCAL:
-		if (strcmp(p->set.name, "search_path") == 0 || strcmp(p->set.name, "standard_conforming_strings") == 0) {
-			struct setting *g = setting_new(p->set.name, text);
-			g->local = true;
-			dlist_add_tail(&s->pending, &g->link);
-		}
+	{
+		struct setting *g = setting_new(p->set.name, text);
+		g->local = true;
+		dlist_add_tail(&s->pending, &g->link);
 		break;
+	}
 	case SET_NONE:
 	case SET_TRANSACTION:
 		break;
