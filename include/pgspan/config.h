@@ -9,11 +9,13 @@
 
 #include "pgspan/arena.h"
 #include "pgspan/log.h"
+#include "pgspan/tls.h"
 #include "shardmap.h"
 
-struct userlist; /* pgspan/auth.h */
+struct userlist;   /* pgspan/auth.h */
+struct ident_maps; /* pgspan/ident.h */
 
-enum auth_type { AUTH_TYPE_TRUST, AUTH_TYPE_PASSWORD, AUTH_TYPE_MD5, AUTH_TYPE_SCRAM };
+enum auth_type { AUTH_TYPE_TRUST, AUTH_TYPE_PASSWORD, AUTH_TYPE_MD5, AUTH_TYPE_SCRAM, AUTH_TYPE_CERT };
 enum pool_mode { POOL_MODE_SESSION, POOL_MODE_TRANSACTION, POOL_MODE_STATEMENT };
 enum read_consistency { READ_EVENTUAL, READ_PRIMARY };
 enum server_role { SERVER_PRIMARY, SERVER_REPLICA };
@@ -83,6 +85,11 @@ struct config {
 	enum auth_type auth_type;
 	char *auth_file;       /* an absolute path, or empty: none */
 	struct userlist *users; /* NULL when auth_file is not set */
+	char *auth_ident_file; /* an absolute path, or empty: none */
+	char *auth_cert_map;   /* which of its maps is AUTH_TYPE_CERT's; empty: the certificate's name is the user's */
+	struct ident_maps *ident; /* NULL when auth_ident_file is not set */
+	struct tls_settings client_tls;
+	struct tls_context *tls; /* NULL with TLS_DISABLE */
 	char **admin_users;
 	int n_admin_users;
 	char **stats_users;

@@ -15,9 +15,12 @@
 #define CONN_TX_IOV 16
 
 struct conn;
+struct tls;
+struct tls_context;
 
 struct conn_ops {
-	/* Bytes came (conn_rx), or the other side will send no more (c->eof), or the connection broke (c->broken). */
+	/* Bytes came (conn_rx), or the other side will send no more (c->eof), or the connection broke (c->broken), or its TLS is
+	 * there now. */
 	void (*on_input)(struct conn *c);
 	/* The transmit queue has fallen to CONN_TX_LOW after it had been above it. */
 	void (*on_drained)(struct conn *c);
@@ -36,10 +39,10 @@ struct conn {
 	bool want_read;
 	bool was_high; /* on_drained is owed */
 	bool rx_large; /* the last recv filled its buffer: read the next bytes into a large one */
-	bool ssl_wants_write; /* TLS must write before it can read */
+	bool shaking;  /* hands: what is queued meanwhile is swallowed */
 	struct loop *loop;
 	const struct conn_ops *ops;
-	SSL *ssl; /* NULL: plain; not owned */
+	struct tls *tls; /* NULL: plain */
 	struct buf rx, tx;
 	struct conn_burst *burst;
 	ev_io rio, wio;
@@ -47,8 +50,14 @@ struct conn {
 
 /* *fd* must be non-blocking; it belongs to the owner, conn_detach() gives it back. Reading begins with conn_read_start(). */
 void conn_init(struct conn *c, struct loop *l, int fd, const struct conn_ops *ops);
-/* Stops watching and gives the buffers back; the descriptor stays open. */
+/* Stops watching and gives the buffers back; TLS says goodbye. The descriptor stays open. */
 void conn_detach(struct conn *c);
+
+/* A handshake as the server; its first bytes may have been received. on_input is called when it is over, with c->broken if it
+ * failed, never from inside this call. Takes a reference to *ctx*. */
+void conn_start_tls(struct conn *c, struct tls_context *ctx);
+/* An established SSL becomes the connection's: its owner (libpq) stays responsible for the end, after conn_detach(). */
+void conn_adopt_ssl(struct conn *c, SSL *ssl);
 
 void conn_read_start(struct conn *c);
 void conn_read_stop(struct conn *c);

@@ -230,8 +230,8 @@ void msg_put_backend_key_data(struct wbuf *w, uint32_t pid, struct span secret);
 void msg_put_auth_ok(struct wbuf *w);
 void msg_put_auth_cleartext(struct wbuf *w);
 void msg_put_auth_md5(struct wbuf *w, const unsigned char salt[4]);
-/* Offers one mechanism. */
-void msg_put_auth_sasl(struct wbuf *w, const char *mechanism);
+/* Offers *mechanism*, and before it *better* unless that is NULL. */
+void msg_put_auth_sasl(struct wbuf *w, const char *better, const char *mechanism);
 void msg_put_auth_sasl_continue(struct wbuf *w, struct span data);
 void msg_put_auth_sasl_final(struct wbuf *w, struct span data);
 

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* scram - the server's side of SCRAM-SHA-256 (RFC 5802, RFC 7677; PostgreSQL docs 55.3), without channel binding.
+/* scram - the server's side of SCRAM-SHA-256 and, over TLS, SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677; PostgreSQL docs 55.3).
  *
  *   client                                            server
  *     | n,,n=,r=<nonce>                scram_client_first |
  *     | r=<nonce+ours>,s=<salt>,i=<iterations>            |
  *     | c=biws,r=<nonce+ours>,p=<proof> scram_client_final|
  *     | v=<signature>                                     |
+ *
+ * With channel binding (tls-server-end-point, RFC 5929) the first message begins with "p=tls-server-end-point,," and c= holds
+ * that header and the digest of the certificate that the client sees. A client that knows binding and was told of none by
+ * the server ("y,,") is refused where it was offered: somebody between has cut the offer out.
  *
  * Digests are OpenSSL's, SASLprep is libidn's. Pure but for RAND_bytes in scram_begin().  Thread: any. */
 #ifndef PGSPAN_SCRAM_H
@@ -15,6 +19,8 @@
 #include "pgspan/wire.h"
 
 #define SCRAM_MECHANISM "SCRAM-SHA-256"
+#define SCRAM_MECHANISM_PLUS "SCRAM-SHA-256-PLUS"
+#define SCRAM_BINDING_MAX_BYTES 64 /* the largest digest */
 #define SCRAM_KEY_BYTES 32
 #define SCRAM_SALT_BYTES 16        /* of salts that are made here, as PostgreSQL's */
 #define SCRAM_SALT_MAX_BYTES 128   /* of salts in verifiers */
@@ -53,7 +59,10 @@ enum scram_state { SCRAM_WANT_FIRST, SCRAM_WANT_FINAL, SCRAM_DONE, SCRAM_FAILED 
 struct scram {
 	enum scram_state state;
 	bool doomed;                   /* mock: no proof is right */
-	char gs2_flag;                 /* 'n' or 'y', as the client began */
+	char gs2_flag;                 /* 'n', 'y' or 'p', as the client began */
+	bool plus;                     /* the client has chosen SCRAM-SHA-256-PLUS */
+	size_t binding_bytes;          /* 0: no channel binding is offered */
+	unsigned char binding[SCRAM_BINDING_MAX_BYTES];
 	struct scram_secret secret;
 	char server_nonce[32];         /* text; tests may overwrite it after scram_begin() */
 	size_t nonce_bytes;            /* the client's nonce and ours, within server_first */
@@ -66,6 +75,10 @@ struct scram {
  * the same and fails at its end. RC_FAIL only if there is no randomness. */
 enum rc scram_begin(struct scram *s, const struct scram_secret *secret, struct span user,
 		    const unsigned char process_key[SCRAM_KEY_BYTES]) WARN_UNUSED;
+/* Channel binding will be offered: *data* is tls_binding()'s, copied. */
+void scram_offer_binding(struct scram *s, struct span data);
+/* What the client chose of what was offered. False: it was not. */
+bool scram_choose(struct scram *s, struct span mechanism) WARN_UNUSED;
 /* Each takes the client's message and appends the bare server message to *out* (to be wrapped by msg_put_auth_sasl_*).
  * RC_FAIL: *d* says why, as a FATAL error; *d* unset means that the proof was wrong: answer 28P01 with the user's name. */
 enum rc scram_client_first(struct scram *s, struct span message, struct wbuf *out, struct diag *d) WARN_UNUSED;

@@ -9,18 +9,16 @@
  * burst is not sent ahead of it, so order is kept. The write watcher is armed only on EAGAIN.
  *
  * Reading: one recv an event. Level-triggered epoll brings us back if there was more, after others had their turn. */
-#include "pgspan/conn.h"
+#include "tls_int.h"
 
 #include <errno.h>
-#include <openssl/err.h>
-#include <openssl/ssl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
 #define SMALL_BURST 1024
 
-static void
-arm(struct conn *c, ev_io *w, bool on)
+void
+conn_arm(struct conn *c, ev_io *w, bool on)
 {
 	if (on && !ev_is_active(w))
 		ev_io_start(c->loop->ev, w);
@@ -53,41 +51,19 @@ static void
 break_off(struct conn *c)
 {
 	c->broken = true;
-	arm(c, &c->wio, false);
+	conn_arm(c, &c->wio, false);
 	buf_release(&c->loop->bufs, &c->tx);
 	if (c->burst)
 		c->burst->n = 0;
 }
 
-/* Results of one read or write: bytes, 0 with eof set, -1 would block, -2 broken. */
-enum { IO_AGAIN = -1, IO_BROKEN = -2 };
-
-static ssize_t
-ssl_result(struct conn *c, int rc)
-{
-	switch (SSL_get_error(c->ssl, rc)) {
-	case SSL_ERROR_WANT_READ:
-		return IO_AGAIN;
-	case SSL_ERROR_WANT_WRITE:
-		c->ssl_wants_write = true;
-		arm(c, &c->wio, true);
-		return IO_AGAIN;
-	case SSL_ERROR_ZERO_RETURN:
-		c->eof = true;
-		return 0;
-	default:
-		return IO_BROKEN;
-	}
-}
+/* Results of one read or write: bytes, 0 with eof set, IO_AGAIN, IO_BROKEN. */
 
 static ssize_t
 io_read(struct conn *c, void *p, size_t n)
 {
-	if (c->ssl) {
-		ERR_clear_error();
-		int rc = SSL_read(c->ssl, p, n > INT32_MAX ? INT32_MAX : (int)n);
-		return rc > 0 ? rc : ssl_result(c, rc);
-	}
+	if (c->tls)
+		return tls_read(c->tls, p, n);
 	ssize_t rc;
 	do
 		rc = recv(c->fd, p, n, 0);
@@ -102,11 +78,8 @@ io_read(struct conn *c, void *p, size_t n)
 static ssize_t
 io_write(struct conn *c, struct iovec *v, int n)
 {
-	if (c->ssl) {
-		ERR_clear_error();
-		int rc = SSL_write(c->ssl, v[0].iov_base, v[0].iov_len > INT32_MAX ? INT32_MAX : (int)v[0].iov_len);
-		return rc > 0 ? rc : ssl_result(c, rc);
-	}
+	if (c->tls)
+		return tls_write(c->tls, v, n);
 	struct msghdr m = {.msg_iov = v, .msg_iovlen = (size_t)n};
 	ssize_t rc;
 	do
@@ -117,12 +90,41 @@ io_write(struct conn *c, struct iovec *v, int n)
 	return rc;
 }
 
+/* TLS may hold records that epoll knows nothing of: they are read in an event of their own, which lets others go first. */
+static void
+feed(struct conn *c)
+{
+	if (tls_has_input(c->tls))
+		ev_feed_event(c->loop->ev, &c->rio, EV_CUSTOM);
+}
+
+/* What TLS does before a read. False: there is nothing to read now. */
+static bool
+before_tls_read(struct conn *c, int revents)
+{
+	struct tls *t = c->tls;
+	if (c->shaking) {
+		tls_handshake_readable(c);
+		return false;
+	}
+	if (revents & EV_READ)
+		t->recvs = TLS_RECVS_PER_EVENT;
+	if (t->write_wants_read) {
+		t->write_wants_read = false;
+		(void)conn_flush(c);
+		if (!c->want_read && !t->write_wants_read)
+			conn_arm(c, &c->rio, false);
+	}
+	return c->want_read;
+}
+
 static void
 on_readable(struct ev_loop *ev, ev_io *w, int revents)
 {
 	struct conn *c = container_of(w, struct conn, rio);
 	(void)ev;
-	(void)revents;
+	if (c->tls && !before_tls_read(c, revents))
+		return;
 	size_t room = c->rx.base ? c->rx.cap - c->rx.w : 0;
 	if (room == 0) {
 		room = c->rx_large || buf_len(&c->rx) >= BUF_SMALL ? BUF_LARGE : BUF_SMALL;
@@ -136,6 +138,14 @@ on_readable(struct ev_loop *ev, ev_io *w, int revents)
 	} else if (buf_len(&c->rx) == 0) {
 		buf_release(&c->loop->bufs, &c->rx);
 	}
+	if (c->tls) {
+		if (c->tls->read_wants_write)
+			conn_arm(c, &c->wio, true);
+		if (c->tls->failed)
+			n = IO_BROKEN;
+		else if (n > 0)
+			feed(c);
+	}
 	if (n == IO_AGAIN)
 		return;
 	if (n == IO_BROKEN)
@@ -145,19 +155,22 @@ on_readable(struct ev_loop *ev, ev_io *w, int revents)
 	c->ops->on_input(c);
 }
 
-/* TLS may hold whole records that epoll knows nothing of: they are read before the loop waits. */
 static void
 on_writable(struct ev_loop *ev, ev_io *w, int revents)
 {
 	struct conn *c = container_of(w, struct conn, wio);
 	(void)revents;
-	if (c->ssl_wants_write) {
-		c->ssl_wants_write = false;
+	if (c->shaking) {
+		tls_handshake_writable(c);
+		return;
+	}
+	if (c->tls && c->tls->read_wants_write) {
+		c->tls->read_wants_write = false;
 		if (c->want_read)
-			ev_feed_event(ev, &c->rio, EV_READ);
+			ev_feed_event(ev, &c->rio, EV_CUSTOM);
 	}
 	if (conn_flush(c) == RC_OK)
-		arm(c, &c->wio, false);
+		conn_arm(c, &c->wio, false);
 	if (c->broken) {
 		conn_read_stop(c);
 		c->ops->on_input(c);
@@ -184,7 +197,11 @@ conn_detach(struct conn *c)
 	if (c->fd == -1)
 		return;
 	conn_read_stop(c);
-	arm(c, &c->wio, false);
+	conn_arm(c, &c->wio, false);
+	conn_arm(c, &c->rio, false);
+	if (c->tls)
+		tls_detach(c->tls, !c->broken && conn_tx_pending(c) == 0);
+	c->tls = NULL;
 	buf_release(&c->loop->bufs, &c->rx);
 	buf_release(&c->loop->bufs, &c->tx);
 	drop_burst(c);
@@ -192,21 +209,56 @@ conn_detach(struct conn *c)
 }
 
 void
+conn_start_tls(struct conn *c, struct tls_context *ctx)
+{
+	assert(!c->tls && conn_tx_pending(c) == 0);
+	c->shaking = true;
+	tls_handshake_begin(c, ctx);
+}
+
+void
+conn_tls_done(struct conn *c, bool ok)
+{
+	c->shaking = false;
+	conn_arm(c, &c->rio, false);
+	if (!ok)
+		break_off(c);
+	else if (c->want_read) {
+		c->want_read = false;
+		conn_read_start(c);
+	}
+	c->ops->on_input(c);
+}
+
+void
+conn_adopt_ssl(struct conn *c, SSL *ssl)
+{
+	SSL_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+	SSL_set_options(ssl, SSL_OP_IGNORE_UNEXPECTED_EOF);
+	SSL_set_read_ahead(ssl, 1);
+	c->tls = tls_new(ssl, NULL, c);
+}
+
+void
 conn_read_start(struct conn *c)
 {
+	bool again = c->want_read;
 	if (c->eof || c->broken)
 		return;
 	c->want_read = true;
-	arm(c, &c->rio, true);
-	if (c->ssl && SSL_pending(c->ssl) > 0)
-		ev_feed_event(c->loop->ev, &c->rio, EV_READ);
+	if (c->shaking)
+		return;
+	conn_arm(c, &c->rio, true);
+	if (c->tls && !again)
+		feed(c);
 }
 
 void
 conn_read_stop(struct conn *c)
 {
 	c->want_read = false;
-	arm(c, &c->rio, false);
+	if (!c->tls || (!c->shaking && !c->tls->write_wants_read))
+		conn_arm(c, &c->rio, false);
 }
 
 void
@@ -226,7 +278,7 @@ conn_rx_consume(struct conn *c, size_t n)
 void
 conn_send_ref(struct conn *c, struct span bytes)
 {
-	if (c->broken || bytes.n == 0)
+	if (c->broken || c->shaking || bytes.n == 0)
 		return;
 	if (buf_len(&c->tx) > 0 && ev_is_active(&c->wio)) {
 		/* The socket is full: this would be copied by the flush anyway. */
@@ -254,7 +306,7 @@ conn_send_ref(struct conn *c, struct span bytes)
 void
 conn_send_copy(struct conn *c, const void *p, size_t n)
 {
-	if (c->broken)
+	if (c->broken || c->shaking)
 		return;
 	/* Borrowed bytes that stand before these become owned ones first. */
 	for (int i = 0; c->burst && i < c->burst->n; i++)
@@ -328,9 +380,9 @@ conn_flush(struct conn *c)
 		}
 		if (sent > 0)
 			written(c, (size_t)sent);
-		if (sent == IO_AGAIN || (!c->ssl && (size_t)sent < total)) {
+		if (sent == IO_AGAIN || (!c->tls && (size_t)sent < total)) {
 			conn_send_copy(c, "", 0);
-			arm(c, &c->wio, true);
+			conn_arm(c, c->tls && c->tls->write_wants_read ? &c->rio : &c->wio, true);
 			c->was_high |= conn_tx_pending(c) > CONN_TX_LOW;
 			return RC_AGAIN;
 		}

@@ -1,75 +1,106 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* offload - see pgspan/offload.h. The threads start with the first job. One that hangs on a dead server does not hold up
- * the others; that all of them hang is bounded by the callers' timeouts. */
+/* offload - see pgspan/offload.h. Two queues with threads of their own, which start with the first job: one that hangs on a
+ * dead server does not hold up the others, and that all of them hang is bounded by the callers' timeouts. What computes has
+ * the other queue, so that a storm of handshakes delays no cancel request. */
 #include "pgspan/offload.h"
 
 #include "pgspan/log.h"
 
-#define THREADS 4
+#include <sys/resource.h>
+#include <unistd.h>
 
-static struct {
+#define THREADS 4
+#define COMPUTE_NICE 5 /* a third of a loop's share of a core, when both want it */
+
+struct queue {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	struct offload_job *first, **last;
 	pthread_t threads[THREADS];
 	int n_threads;
 	bool stop;
-} pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+};
+
+static struct queue blocking = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+static struct queue computing = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
 
 static void *
 work(void *arg)
 {
-	(void)arg;
-	log_thread_name("offload");
-	pthread_mutex_lock(&pool.lock);
+	struct queue *q = arg;
+	log_thread_name(q == &computing ? "compute" : "offload");
+	if (q == &computing)
+		(void)setpriority(PRIO_PROCESS, 0, COMPUTE_NICE); /* on Linux: of this thread alone */
+	pthread_mutex_lock(&q->lock);
 	for (;;) {
-		while (!pool.first && !pool.stop)
-			pthread_cond_wait(&pool.wake, &pool.lock);
-		struct offload_job *j = pool.first;
+		while (!q->first && !q->stop)
+			pthread_cond_wait(&q->wake, &q->lock);
+		struct offload_job *j = q->first;
 		if (!j)
 			break;
-		pool.first = j->next;
-		if (!pool.first)
-			pool.last = NULL;
-		pthread_mutex_unlock(&pool.lock);
+		q->first = j->next;
+		if (!q->first)
+			q->last = NULL;
+		pthread_mutex_unlock(&q->lock);
 		j->run(j);
 		loop_post(j->loop, &j->mail);
-		pthread_mutex_lock(&pool.lock);
+		pthread_mutex_lock(&q->lock);
 	}
-	pthread_mutex_unlock(&pool.lock);
+	pthread_mutex_unlock(&q->lock);
 	return NULL;
 }
 
-void
-offload_run(struct loop *l, struct offload_job *j, void (*run)(struct offload_job *), void (*done)(struct loop *, struct mail *))
+static void
+put(struct queue *q, int most, struct loop *l, struct offload_job *j, void (*run)(struct offload_job *),
+    void (*done)(struct loop *, struct mail *))
 {
 	j->next = NULL;
 	j->loop = l;
 	j->run = run;
 	j->mail.fn = done;
-	pthread_mutex_lock(&pool.lock);
-	while (pool.n_threads < THREADS && pthread_create(&pool.threads[pool.n_threads], NULL, work, NULL) == 0)
-		pool.n_threads++;
-	if (pool.n_threads == 0)
+	pthread_mutex_lock(&q->lock);
+	while (q->n_threads < most && pthread_create(&q->threads[q->n_threads], NULL, work, q) == 0)
+		q->n_threads++;
+	if (q->n_threads == 0)
 		log_fatal("cannot start a thread");
-	if (pool.last)
-		pool.last[0] = j;
+	if (q->last)
+		q->last[0] = j;
 	else
-		pool.first = j;
-	pool.last = &j->next;
-	pthread_cond_signal(&pool.wake);
-	pthread_mutex_unlock(&pool.lock);
+		q->first = j;
+	q->last = &j->next;
+	pthread_cond_signal(&q->wake);
+	pthread_mutex_unlock(&q->lock);
+}
+
+void
+offload_run(struct loop *l, struct offload_job *j, void (*run)(struct offload_job *), void (*done)(struct loop *, struct mail *))
+{
+	put(&blocking, THREADS, l, j, run, done);
+}
+
+void
+offload_compute(struct loop *l, struct offload_job *j, void (*run)(struct offload_job *), void (*done)(struct loop *, struct mail *))
+{
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	put(&computing, cores < 1 ? 1 : cores > THREADS ? THREADS : (int)cores, l, j, run, done);
+}
+
+static void
+stop(struct queue *q)
+{
+	pthread_mutex_lock(&q->lock);
+	q->stop = true;
+	pthread_cond_broadcast(&q->wake);
+	pthread_mutex_unlock(&q->lock);
+	for (int i = 0; i < q->n_threads; i++)
+		pthread_join(q->threads[i], NULL);
+	q->n_threads = 0;
+	q->stop = false;
 }
 
 void
 offload_stop(void)
 {
-	pthread_mutex_lock(&pool.lock);
-	pool.stop = true;
-	pthread_cond_broadcast(&pool.wake);
-	pthread_mutex_unlock(&pool.lock);
-	for (int i = 0; i < pool.n_threads; i++)
-		pthread_join(pool.threads[i], NULL);
-	pool.n_threads = 0;
-	pool.stop = false;
+	stop(&blocking);
+	stop(&computing);
 }

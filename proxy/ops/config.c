@@ -13,6 +13,7 @@
 #include "config_int.h"
 
 #include "pgspan/auth.h"
+#include "pgspan/ident.h"
 
 #include <limits.h>
 #include <sys/stat.h>
@@ -525,35 +526,140 @@ others_may_read(FILE *f)
 	return fd != -1 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (st.st_mode & (S_IRGRP | S_IROTH)) != 0;
 }
 
+/* All of a file that *key* names, in malloc's memory; NULL: a mistake was added. */
+static char *
+read_file(struct loader *l, const char *key, const char *path, bool is_secret, size_t *n)
+{
+	int line = line_of(l, key);
+	FILE *f = fopen(path, "re");
+	if (!f) {
+		mistake_add(&l->m, line, key, "%s: %m; expected a file that pgspan can read", path);
+		return NULL;
+	}
+	if (is_secret && others_may_read(f))
+		mistake_warn(&l->m, line, key, "%s can be read by others than its owner; expected mode 0600", path);
+	size_t cap = 64 * 1024, got;
+	char *text = xmalloc(cap);
+	*n = 0;
+	while ((got = fread(text + *n, 1, cap - *n, f)) > 0) {
+		*n += got;
+		if (*n == cap && cap < AUTH_FILE_MAX_BYTES)
+			text = xrealloc(text, cap *= 2);
+	}
+	bool bad = ferror(f), whole = feof(f);
+	if (bad)
+		mistake_add(&l->m, line, key, "%s: %m; expected a file that pgspan can read", path);
+	else if (!whole)
+		mistake_add(&l->m, line, key, "%s is too long; expected at most %d bytes", path, AUTH_FILE_MAX_BYTES);
+	fclose(f);
+	if (!bad && whole)
+		return text;
+	explicit_bzero(text, *n);
+	free(text);
+	return NULL;
+}
+
 static void
 read_users(struct loader *l)
 {
 	struct config *c = l->c;
-	int line = line_of(l, "auth_file");
-	FILE *f = fopen(c->auth_file, "re");
-	if (!f) {
-		mistake_add(&l->m, line, "auth_file", "%s: %m; expected a file that pgspan can read", c->auth_file);
-		return;
-	}
-	if (others_may_read(f))
-		mistake_warn(&l->m, line, "auth_file", "%s can be read by others than its owner; expected mode 0600", c->auth_file);
-	size_t cap = 64 * 1024, n = 0, got;
-	char *text = xmalloc(cap);
-	while ((got = fread(text + n, 1, cap - n, f)) > 0) {
-		n += got;
-		if (n == cap && cap < AUTH_FILE_MAX_BYTES)
-			text = xrealloc(text, cap *= 2);
-	}
 	struct diag d = {0};
-	if (ferror(f))
-		mistake_add(&l->m, line, "auth_file", "%s: %m; expected a file that pgspan can read", c->auth_file);
-	else if (!feof(f))
-		mistake_add(&l->m, line, "auth_file", "%s is too long; expected at most %d bytes", c->auth_file, AUTH_FILE_MAX_BYTES);
-	else if (!(c->users = userlist_parse(span_of(text, n), &d)))
-		mistake_add(&l->m, line, "auth_file", "%s: %s; expected lines of \"name\" \"password or verifier\"", c->auth_file, d.message);
+	size_t n;
+	char *text = read_file(l, "auth_file", c->auth_file, true, &n);
+	if (!text)
+		return;
+	if (!(c->users = userlist_parse(span_of(text, n), &d)))
+		mistake_add(&l->m, line_of(l, "auth_file"), "auth_file", "%s: %s; expected lines of \"name\" \"password or verifier\"",
+		            c->auth_file, d.message);
 	explicit_bzero(text, n);
 	free(text);
-	fclose(f);
+}
+
+static void
+read_ident(struct loader *l)
+{
+	struct config *c = l->c;
+	struct diag d = {0};
+	size_t n;
+	if (*c->auth_ident_file) {
+		c->auth_ident_file = resolve(l, c->auth_ident_file);
+		char *text = read_file(l, "auth_ident_file", c->auth_ident_file, false, &n);
+		if (!text)
+			return;
+		if (!(c->ident = ident_parse(span_of(text, n), &d)))
+			mistake_add(&l->m, line_of(l, "auth_ident_file"), "auth_ident_file", "%s: %s", c->auth_ident_file, d.message);
+		free(text);
+		if (!c->ident)
+			return;
+	}
+	if (*c->auth_cert_map && !(c->ident && ident_has(c->ident, c->auth_cert_map)))
+		mistake_add(&l->m, line_of(l, "auth_cert_map"), "auth_cert_map", "there is no map \"%s\"; expected one of auth_ident_file",
+		            c->auth_cert_map);
+}
+
+/* Adds the mistake that tls_context_new() told of. */
+static void
+tls_mistake(struct loader *l, char at, const struct diag *d)
+{
+	static const struct {
+		char at;
+		const char *key, *expected;
+	} settings[] = {
+		{'k', "client_tls_key_file", "the private key of client_tls_cert_file, PEM, without a pass phrase"},
+		{'c', "client_tls_cert_file", "a certificate, PEM"},
+		{'a', "client_tls_ca_file", "certificates, PEM"},
+		{'p', "client_tls_protocols", "tlsv1.2, tlsv1.3, or secure for both"},
+		{'i', "client_tls_ciphers", "OpenSSL's cipher list, or default"},
+		{'s', "client_tls13_ciphers", "OpenSSL's cipher suites, or default"},
+		{'u', "client_tls_ecdhcurve", "OpenSSL's groups, or auto"},
+	};
+	for (size_t i = 0; i < ARRAY_LEN(settings); i++)
+		if (settings[i].at == at)
+			mistake_add(&l->m, line_of(l, settings[i].key), settings[i].key, "%s; expected %s", d->message, settings[i].expected);
+}
+
+static char *
+resolve_set(struct loader *l, char *file)
+{
+	return *file ? resolve(l, file) : file;
+}
+
+static void
+read_tls(struct loader *l)
+{
+	struct config *c = l->c;
+	struct tls_settings *t = &c->client_tls;
+	t->key_file = resolve_set(l, t->key_file);
+	t->cert_file = resolve_set(l, t->cert_file);
+	t->ca_file = resolve_set(l, t->ca_file);
+	if (c->auth_type == AUTH_TYPE_CERT && t->mode < TLS_VERIFY_CA && l->proxy_is_clean)
+		mistake_add(&l->m, line_of(l, "auth_type"), "auth_type", "cert needs clients' certificates; expected client_tls_sslmode = verify-full");
+	if (t->mode == TLS_DISABLE || !l->proxy_is_clean)
+		return;
+	int line = line_of(l, "client_tls_sslmode");
+	bool whole = true;
+	if (!*t->key_file || !*t->cert_file) {
+		const char *key = *t->key_file ? "client_tls_cert_file" : "client_tls_key_file";
+		mistake_add(&l->m, line, key, "not set, but client_tls_sslmode needs it; expected a file, or client_tls_sslmode = disable");
+		whole = false;
+	}
+	if (t->mode >= TLS_VERIFY_CA && !*t->ca_file) {
+		mistake_add(&l->m, line, "client_tls_ca_file", "not set, but clients' certificates must be verified; expected a file");
+		whole = false;
+	}
+	if (!whole)
+		return;
+	struct diag d = {0};
+	char at = 0;
+	FILE *f = fopen(t->key_file, "re");
+	if (f && others_may_read(f))
+		mistake_warn(&l->m, line_of(l, "client_tls_key_file"), "client_tls_key_file",
+		             "%s can be read by others than its owner; expected mode 0600", t->key_file);
+	if (f)
+		fclose(f);
+	c->tls = tls_context_new(t, &at, &d);
+	if (!c->tls)
+		tls_mistake(l, at, &d);
 }
 
 /* "host_6432" from the host's name and the port: the port whole, the name cut. */
@@ -640,9 +746,11 @@ finish_proxy(struct loader *l, FILE *in)
 	if (*c->auth_file) {
 		c->auth_file = resolve(l, c->auth_file);
 		read_users(l);
-	} else if (c->auth_type != AUTH_TYPE_TRUST && l->proxy_is_clean) {
+	} else if (c->auth_type != AUTH_TYPE_TRUST && c->auth_type != AUTH_TYPE_CERT && l->proxy_is_clean) {
 		mistake_add(&l->m, line_of(l, "auth_type"), "auth_file", "not set, but auth_type needs it; expected a file, or auth_type = trust");
 	}
+	read_ident(l);
+	read_tls(l);
 	if (!l->n_dbs && !l->m.n_errors)
 		mistake_add(&l->m, 0, NULL, "no database; expected a [database:NAME] section");
 	if (l->has_passwords && others_may_read(in))
@@ -737,6 +845,8 @@ config_unref(struct config *c)
 	for (int i = 0; i < c->n_databases; i++)
 		shardmap_unref(c->databases[i].map);
 	userlist_unref(c->users);
+	ident_free(c->ident);
+	tls_context_unref(c->tls);
 	arena_fini(&c->mem);
 	free(c);
 }

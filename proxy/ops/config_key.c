@@ -14,14 +14,16 @@
 #define YEAR (365 * 24 * 3600 * SECOND)
 #define MEGABYTE (INT64_C(1) << 20)
 
-static const char *const auth_types[] = {"trust", "password", "md5", "scram-sha-256", NULL};
+static const char *const auth_types[] = {"trust", "password", "md5", "scram-sha-256", "cert", NULL};
+static const char *const tls_modes[] = {"disable", "allow", "prefer", "require", "verify-ca", "verify-full", NULL};
 static const char *const pool_modes[] = {"session", "transaction", "statement", NULL};
 static const char *const consistencies[] = {"eventual", "primary", NULL};
 static const char *const log_levels[] = {"debug", "info", "warning", "error", "fatal", NULL};
 static const char *const strategies[] = {"xxh64", "postgres", NULL};
 
-_Static_assert(sizeof(enum auth_type) == sizeof(int) && sizeof(enum log_level) == sizeof(int), "enums are set through int *");
-_Static_assert(AUTH_TYPE_SCRAM == 3 && POOL_MODE_STATEMENT == 2 && READ_PRIMARY == 1 && LOG_LEVEL_FATAL == 4 &&
+_Static_assert(sizeof(enum auth_type) == sizeof(int) && sizeof(enum log_level) == sizeof(int) &&
+               sizeof(enum tls_mode) == sizeof(int), "enums are set through int *");
+_Static_assert(AUTH_TYPE_CERT == 4 && TLS_VERIFY_FULL == 5 && POOL_MODE_STATEMENT == 2 && READ_PRIMARY == 1 && LOG_LEVEL_FATAL == 4 &&
                SHARDMAP_POSTGRES == 1, "the words above are in the enums' order");
 
 #define PROXY(field) .places = IN_PROXY, .at = offsetof(struct config, field)
@@ -40,10 +42,36 @@ const struct config_key config_keys[] = {
 	{"workers", PROXY(workers), .type = VAL_INT, .def = "0", .min = 0, .max = 256,
 	 .doc = "Threads that serve clients; 0 is one for each core."},
 	{"auth_type", PROXY(auth_type), .type = VAL_ENUM, .def = "scram-sha-256", .words = auth_types,
-	 .doc = "How clients prove who they are."},
+	 .doc = "How clients prove who they are. `cert`: by the name (CN) in their TLS certificate; it needs `client_tls_sslmode` "
+	        "verify-ca or verify-full."},
 	{"auth_file", PROXY(auth_file), .type = VAL_TEXT, .def = "",
 	 .doc = "Who may log in: a file of lines `\"name\" \"password, or SCRAM or md5 verifier\"`, relative to proxy.ini's folder. "
-	        "May be left out with `auth_type = trust` only."},
+	        "May be left out with `auth_type` trust or cert only."},
+	{"auth_ident_file", PROXY(auth_ident_file), .type = VAL_TEXT, .def = "",
+	 .doc = "User-name maps in pg_ident.conf's format: lines of `map certificate-name user`, relative to proxy.ini's folder. A name "
+	        "that begins with `/` is a regular expression, `\\1` in the user what its parentheses matched; `all` is any user."},
+	{"auth_cert_map", PROXY(auth_cert_map), .type = VAL_TEXT, .def = "",
+	 .doc = "Which map of auth_ident_file says what users a certificate's name may log in as; empty: only the user of that very name."},
+	{"client_tls_sslmode", PROXY(client_tls.mode), .type = VAL_ENUM, .def = "disable", .words = tls_modes,
+	 .doc = "TLS for clients over TCP. `allow`, `prefer`: as the client likes. `require`: a client without is refused. `verify-ca`, "
+	        "`verify-full`: so is one without a certificate that client_tls_ca_file vouches for."},
+	{"client_tls_key_file", PROXY(client_tls.key_file), .type = VAL_TEXT, .def = "",
+	 .doc = "The private key, PEM, without a pass phrase. Like the files below it is relative to proxy.ini's folder, and read again "
+	        "on SIGHUP, for new connections."},
+	{"client_tls_cert_file", PROXY(client_tls.cert_file), .type = VAL_TEXT, .def = "",
+	 .doc = "The certificate of that key, PEM, with the intermediate ones behind it."},
+	{"client_tls_ca_file", PROXY(client_tls.ca_file), .type = VAL_TEXT, .def = "",
+	 .doc = "Who may sign clients' certificates. When set, a certificate that a client shows must be valid, also where none is required."},
+	{"client_tls_protocols", PROXY(client_tls.protocols), .type = VAL_TEXT, .def = "secure",
+	 .doc = "`tlsv1.2`, `tlsv1.3`, or both: `secure`. Older ones are not offered."},
+	{"client_tls_ciphers", PROXY(client_tls.ciphers), .type = VAL_TEXT, .def = "default",
+	 .doc = "OpenSSL's cipher list for TLS 1.2; `default` or `secure` is `HIGH:!aNULL:!eNULL`."},
+	{"client_tls13_ciphers", PROXY(client_tls.ciphersuites), .type = VAL_TEXT, .def = "default",
+	 .doc = "OpenSSL's cipher suites for TLS 1.3; `default` is OpenSSL's own."},
+	{"client_tls_ecdhcurve", PROXY(client_tls.curves), .type = VAL_TEXT, .def = "auto",
+	 .doc = "The groups for key exchange, with colons between; `auto` is OpenSSL's own choice."},
+	{"client_tls_dheparams", .places = IN_PROXY, .type = VAL_UNUSED,
+	 .doc = "Taken for PgBouncer's sake and not used, with a warning: parameters are chosen by the key's size."},
 	{"admin_users", PROXY(admin_users), .count = offsetof(struct config, n_admin_users), .type = VAL_WORDS, .def = "",
 	 .doc = "Users who may do everything on the console (database `pgspan`), with commas between."},
 	{"stats_users", PROXY(stats_users), .count = offsetof(struct config, n_stats_users), .type = VAL_WORDS, .def = "",

@@ -122,10 +122,12 @@ msg_put_auth_md5(struct wbuf *w, const unsigned char salt[4])
 }
 
 void
-msg_put_auth_sasl(struct wbuf *w, const char *mechanism)
+msg_put_auth_sasl(struct wbuf *w, const char *better, const char *mechanism)
 {
 	wbuf_begin(w, SMSG_AUTHENTICATION);
 	wbuf_u32(w, AUTH_CODE_SASL);
+	if (better)
+		wbuf_cstr(w, better);
 	wbuf_cstr(w, mechanism);
 	wbuf_u8(w, 0); /* ends the list */
 	wbuf_end(w);

@@ -223,6 +223,8 @@ mock_secret(struct span user, const unsigned char process_key[SCRAM_KEY_BYTES], 
 
 /* ---- messages ---- */
 
+#define BINDING_HEADER "p=tls-server-end-point,,"
+
 static enum rc
 fail_malformed(struct diag *d, const char *detail)
 {
@@ -279,27 +281,54 @@ is_nonce(struct span s)
 	return s.n > 0 && s.n <= SCRAM_NONCE_MAX_BYTES;
 }
 
+/* Whether the channel-binding flag fits what was offered and chosen, as PostgreSQL judges it. */
+static enum rc
+check_binding_flag(const struct scram *s, char flag, struct diag *d)
+{
+	if (flag == 'p') {
+		if (s->plus)
+			return RC_OK;
+		if (s->binding_bytes > 0)
+			return fail_malformed(d, "The client selected SCRAM-SHA-256 without channel binding, but the message includes it.");
+		diag_set(d, SQLSTATE_INVALID_AUTHORIZATION, "client requires SCRAM channel binding, but it is not supported");
+		diag_hint(d, "Connect over TLS, or with channel_binding=prefer or channel_binding=disable.");
+		return RC_FAIL;
+	}
+	if (flag != 'n' && flag != 'y')
+		return fail_malformed(d, "Unexpected channel-binding flag.");
+	if (s->plus)
+		return fail_malformed(d, "The client selected SCRAM-SHA-256-PLUS, but the message does not include channel binding data.");
+	if (flag == 'y' && s->binding_bytes > 0) {
+		diag_set(d, SQLSTATE_INVALID_AUTHORIZATION, "SCRAM channel binding negotiation error");
+		diag_detail(d, "The client supports SCRAM channel binding but thinks the server does not. However, this server does "
+			       "support channel binding.");
+		return RC_FAIL;
+	}
+	return RC_OK;
+}
+
 /* Checks the gs2 header and cuts it off, which leaves client-first-message-bare. */
 static enum rc
 take_gs2_header(struct scram *s, struct span *m, struct diag *d)
 {
 	char flag = m->p[0];
+	size_t n = flag == 'p' ? sizeof BINDING_HEADER - 3 : 1; /* all but the two commas */
 
-	if (flag == 'p') {
-		diag_set(d, SQLSTATE_INVALID_AUTHORIZATION, "client requires SCRAM channel binding, but it is not supported");
-		diag_hint(d, "Connect with channel_binding=prefer or channel_binding=disable.");
+	if (check_binding_flag(s, flag, d) != RC_OK)
+		return RC_FAIL;
+	if (flag == 'p' && (m->n < n || memcmp(m->p, BINDING_HEADER, n) != 0)) {
+		diag_set(d, SQLSTATE_PROTOCOL_VIOLATION, "unsupported SCRAM channel-binding type");
+		diag_hint(d, "tls-server-end-point is supported.");
 		return RC_FAIL;
 	}
-	if (flag != 'n' && flag != 'y')
-		return fail_malformed(d, "Unexpected channel-binding flag.");
-	if (m->n >= 3 && m->p[1] == ',' && m->p[2] == 'a') {
+	if (m->n >= n + 2 && m->p[n] == ',' && m->p[n + 1] == 'a') {
 		diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "client uses authorization identity, but it is not supported");
 		return RC_FAIL;
 	}
-	if (m->n < 3 || m->p[1] != ',' || m->p[2] != ',')
+	if (m->n < n + 2 || m->p[n] != ',' || m->p[n + 1] != ',')
 		return fail_malformed(d, "Comma expected after the channel-binding flag.");
 	s->gs2_flag = flag;
-	*m = span_of(m->p + 3, m->n - 3);
+	*m = span_of(m->p + n + 2, m->n - n - 2);
 	return RC_OK;
 }
 
@@ -367,6 +396,29 @@ scram_client_first(struct scram *s, struct span message, struct wbuf *out, struc
 	return RC_OK;
 }
 
+/* Whether *value* is what c= must hold: the gs2 header as the client sent it, and the certificate's digest if it binds. */
+static enum rc
+check_binding(const struct scram *s, struct span value, struct diag *d)
+{
+	unsigned char raw[sizeof BINDING_HEADER + SCRAM_BINDING_MAX_BYTES];
+	char text[sizeof raw * 2];
+	size_t n = sizeof BINDING_HEADER - 1;
+
+	if (s->gs2_flag != 'p') {
+		if (span_eq_str(value, s->gs2_flag == 'n' ? "biws" : "eSws")) /* "n,," and "y,," */
+			return RC_OK;
+		diag_set(d, SQLSTATE_PROTOCOL_VIOLATION, "unexpected SCRAM channel-binding attribute in client-final-message");
+		return RC_FAIL;
+	}
+	memcpy(raw, BINDING_HEADER, n);
+	memcpy(raw + n, s->binding, s->binding_bytes);
+	EVP_EncodeBlock((unsigned char *)text, raw, (int)(n + s->binding_bytes));
+	if (span_eq_str(value, text))
+		return RC_OK;
+	diag_set(d, SQLSTATE_INVALID_AUTHORIZATION, "SCRAM channel binding check failed");
+	return RC_FAIL;
+}
+
 /* c=<gs2 header>,r=<nonce>[,extensions],p=<proof>; *without_proof* is all before ",p=". */
 static enum rc
 parse_final(const struct scram *s, struct span m, struct span *without_proof, unsigned char proof[SCRAM_KEY_BYTES], struct diag *d)
@@ -377,10 +429,8 @@ parse_final(const struct scram *s, struct span m, struct span *without_proof, un
 
 	if (!take_named(&m, 'c', &value))
 		return fail_malformed(d, "A channel-binding attribute was expected.");
-	if (!span_eq_str(value, s->gs2_flag == 'n' ? "biws" : "eSws")) { /* "n,," and "y,," */
-		diag_set(d, SQLSTATE_PROTOCOL_VIOLATION, "unexpected SCRAM channel-binding attribute in client-final-message");
+	if (check_binding(s, value, d) != RC_OK)
 		return RC_FAIL;
-	}
 	if (!take_named(&m, 'r', &value))
 		return fail_malformed(d, "A nonce was expected.");
 	if (!span_eq(value, span_of(s->server_first + 2, s->nonce_bytes))) {
@@ -468,6 +518,8 @@ scram_begin(struct scram *s, const struct scram_secret *secret, struct span user
 
 	s->state = SCRAM_WANT_FIRST;
 	s->doomed = secret == NULL;
+	s->plus = false;
+	s->binding_bytes = 0;
 	if (secret)
 		s->secret = *secret;
 	else
@@ -476,6 +528,21 @@ scram_begin(struct scram *s, const struct scram_secret *secret, struct span user
 		return RC_FAIL;
 	EVP_EncodeBlock((unsigned char *)s->server_nonce, raw, sizeof raw);
 	return RC_OK;
+}
+
+void
+scram_offer_binding(struct scram *s, struct span data)
+{
+	assert(data.n <= sizeof s->binding);
+	memcpy(s->binding, data.p, data.n);
+	s->binding_bytes = data.n;
+}
+
+bool
+scram_choose(struct scram *s, struct span mechanism)
+{
+	s->plus = s->binding_bytes > 0 && span_eq_str(mechanism, SCRAM_MECHANISM_PLUS);
+	return s->plus || span_eq_str(mechanism, SCRAM_MECHANISM);
 }
 
 void

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* login - from the first packet to the first ReadyForQuery (PostgreSQL docs 55.2.1).
  *
- *   packet: SSLRequest, GSSENCRequest ──► 'N', next packet;  CancelRequest ──► passed on, closed;  StartupMessage ──►
+ *   packet: GSSENCRequest ──► 'N', next packet;  SSLRequest ──► 'N', or 'S' and a handshake, next packet;
+ *   a TLS record instead of a packet ──► handshake;  CancelRequest ──► passed on, closed;  StartupMessage ──►
  *   authentication ──► AuthenticationOk ──► a server tells its parameters (once per tenant, or when the client brought
  *   settings of its own: a bad one is refused in the server's words) ──► ParameterStatus, BackendKeyData, ReadyForQuery
  *
@@ -9,11 +10,15 @@
  * only after the password was right. */
 #include "session_int.h"
 
+#include "pgspan/ident.h"
 #include "pgspan/log.h"
 #include "pgspan/sqlstate.h"
+#include "pgspan/tls.h"
 
 #include <ctype.h>
 #include <unistd.h>
+
+#define TLS_RECORD_HANDSHAKE 0x16 /* no packet begins so: it would be too long */
 
 static void
 fatal(struct session *s, const char *sqlstate, const char *message, const char *hint)
@@ -215,7 +220,7 @@ login_auth(struct session *s)
 		diag_clear(&d);
 		if (s->scram->state == SCRAM_WANT_FIRST) {
 			struct msg_sasl_initial in;
-			if (msg_get_sasl_initial(&m, &in) && span_eq_str(in.mechanism, SCRAM_MECHANISM))
+			if (msg_get_sasl_initial(&m, &in) && scram_choose(s->scram, in.mechanism))
 				rc = scram_client_first(s->scram, in.response, &text, &d);
 			else
 				diag_set(&d, SQLSTATE_PROTOCOL_VIOLATION, "client selected an invalid SASL authentication mechanism");
@@ -254,6 +259,24 @@ login_auth(struct session *s)
 	return ok ? authenticated(s) : true;
 }
 
+/* The certificate was verified in the handshake; who it names may be the user, or not. */
+static bool
+auth_cert(struct session *s)
+{
+	char name[256], text[256];
+	if (!s->conn.tls || !tls_peer_name(s->conn.tls, name, sizeof name)) {
+		fatal(s, SQLSTATE_INVALID_AUTHORIZATION, "connection requires a valid client certificate", NULL);
+		return false;
+	}
+	const char *map = s->cfg->auth_cert_map;
+	if (*map ? ident_allows(s->cfg->ident, map, name, s->user) : strcmp(name, s->user) == 0)
+		return authenticated(s);
+	log_info("login of \"%s\" to \"%s\" refused: the certificate's name is \"%s\"", s->user, s->startup->database, name);
+	snprintf(text, sizeof text, "certificate authentication failed for user \"%.180s\"", s->user);
+	fatal(s, SQLSTATE_INVALID_AUTHORIZATION, text, NULL);
+	return false;
+}
+
 static bool
 begin_auth(struct session *s)
 {
@@ -281,9 +304,14 @@ begin_auth(struct session *s)
 			fatal(s, SQLSTATE_INTERNAL_ERROR, "cannot begin a SCRAM login", NULL);
 			return false;
 		}
-		msg_put_auth_sasl(&w, SCRAM_MECHANISM);
+		struct span binding = s->conn.tls ? tls_binding(s->conn.tls) : SPAN_NONE;
+		if (binding.n > 0)
+			scram_offer_binding(s->scram, binding);
+		msg_put_auth_sasl(&w, binding.n > 0 ? SCRAM_MECHANISM_PLUS : NULL, SCRAM_MECHANISM);
 		break;
 	}
+	case AUTH_TYPE_CERT:
+		return auth_cert(s);
 	}
 	session_put(s, &w);
 	s->state = SESSION_AUTH;
@@ -297,6 +325,10 @@ start_up(struct session *s)
 {
 	const struct startup *st = s->startup;
 	s->user = xstrdup(st->user);
+	if (s->cfg->client_tls.mode >= TLS_REQUIRE && !s->conn.tls && !s->is_unix) {
+		fatal(s, SQLSTATE_INVALID_AUTHORIZATION, "SSL connection is required", "Connect with sslmode=require or better.");
+		return false;
+	}
 	if (atomic_load(s->env->n_clients) > s->cfg->max_client_conn) {
 		fatal(s, SQLSTATE_TOO_MANY_CONNECTIONS, "sorry, too many clients already", "max_client_conn is the limit of this pgspan.");
 		return false;
@@ -309,10 +341,62 @@ start_up(struct session *s)
 	return begin_auth(s);
 }
 
+/* True: the client may go on in clear, after 'N'. */
+static bool
+encryption_request(struct session *s, const struct startup *req, size_t n)
+{
+	struct diag d;
+	bool tls = req->kind == STARTUP_SSL_REQUEST;
+	diag_clear(&d);
+	conn_rx_consume(&s->conn, n);
+	if (s->conn.tls)
+		diag_set(&d, SQLSTATE_FEATURE_NOT_SUPPORTED, "unsupported frontend protocol 1234.%d: server supports 3.0 to 3.0", tls ? 5679 : 5680);
+	else if (buf_len(&s->conn.rx) > 0) {
+		/* What was sent before the answer was not encrypted: a man in the middle may have put it there (CVE-2021-23214). */
+		diag_set(&d, SQLSTATE_PROTOCOL_VIOLATION, "received unencrypted data after %s request", tls ? "SSL" : "GSSAPI encryption");
+		diag_detail(&d, "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.");
+	}
+	if (diag_is_set(&d)) {
+		session_fatal(s, &d);
+		return false;
+	}
+	bool yes = tls && s->cfg->tls && !s->is_unix;
+	conn_send_copy(&s->conn, yes ? "S" : "N", 1);
+	enum rc rc = conn_flush(&s->conn);
+	if (!yes)
+		return true;
+	if (rc == RC_OK)
+		conn_start_tls(&s->conn, s->cfg->tls);
+	else
+		session_close(s, "one byte can't be sent");
+	return false;
+}
+
+/* PostgreSQL 17's sslnegotiation=direct: the connection begins with a TLS record. */
+static bool
+direct_tls(struct session *s)
+{
+	if (!s->cfg->tls || s->is_unix) {
+		session_close(s, "direct TLS where none is configured");
+		return false;
+	}
+	s->direct_tls = true;
+	conn_start_tls(&s->conn, s->cfg->tls);
+	return false;
+}
+
 bool
 login_startup(struct session *s)
 {
 	struct span rx = conn_rx(&s->conn);
+	if (s->conn.shaking)
+		return false;
+	if (rx.n > 0 && rx.p[0] == TLS_RECORD_HANDSHAKE && !s->conn.tls)
+		return direct_tls(s);
+	if (s->direct_tls && !tls_has_alpn(s->conn.tls)) {
+		fatal(s, SQLSTATE_PROTOCOL_VIOLATION, "received direct SSL connection request without ALPN protocol negotiation extension", NULL);
+		return false;
+	}
 	ssize_t n = startup_peek(rx.p, rx.n);
 	if (n == STARTUP_BAD_LENGTH) {
 		session_close(s, "bad startup packet");
@@ -349,17 +433,8 @@ login_startup(struct session *s)
 			env->cancel_elsewhere(env, pid, key, held);
 		return false;
 	}
-	if (out.kind != STARTUP_MESSAGE) {
-		conn_rx_consume(&s->conn, (size_t)n);
-		/* Anything behind an encryption request was sent before the answer: a man in the middle may have put it there. */
-		if (buf_len(&s->conn.rx) > 0) {
-			session_close(s, "unencrypted data after an encryption request");
-			return false;
-		}
-		conn_send_copy(&s->conn, "N", 1);
-		(void)conn_flush(&s->conn);
-		return true;
-	}
+	if (out.kind != STARTUP_MESSAGE)
+		return encryption_request(s, &out, (size_t)n);
 	s->startup = arena_alloc(s->login_arena, sizeof out);
 	*s->startup = out;
 	conn_rx_consume(&s->conn, (size_t)n);

@@ -129,6 +129,7 @@ struct session {
 	struct startup *startup;
 	struct scram *scram;
 	unsigned char md5_salt[4];
+	bool direct_tls;   /* TLS began without an SSLRequest */
 
 	struct tenant *tenant;
 	char *user;

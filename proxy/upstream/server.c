@@ -130,8 +130,9 @@ login_done(struct server *s)
 			set_parameter(s, i, span_str(v));
 	}
 	conn_init(&s->conn, s->loop, PQsocket(s->pg), &conn_ops);
-	if (PQsslInUse(s->pg))
-		s->conn.ssl = PQsslStruct(s->pg, "OpenSSL");
+	SSL *ssl = PQsslInUse(s->pg) ? PQsslStruct(s->pg, "OpenSSL") : NULL;
+	if (ssl)
+		conn_adopt_ssl(&s->conn, ssl);
 	s->state = SERVER_READY;
 	conn_read_start(&s->conn);
 	s->ops->on_open(s, RC_OK, NULL);
@@ -229,6 +230,7 @@ server_park(struct server *s)
 {
 	assert(s->state == SERVER_READY && replies_empty(&s->replies));
 	conn_read_stop(&s->conn);
+	ev_io_stop(s->loop->ev, &s->conn.wio); /* TLS may want to write by itself: it is asked again when reading starts */
 	s->loop = NULL;
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* link: proxy/net/buf.o proxy/net/loop.o proxy/net/conn.o proxy/base/mem.o proxy/base/log.o */
+/* link: proxy/net/buf.o proxy/net/loop.o proxy/net/offload.o proxy/net/conn.o proxy/net/tls.o proxy/net/tls_context.o proxy/net/tls_handshake.o proxy/base/mem.o proxy/base/log.o proxy/base/diag.o */
 /* test_conn - buffers that go back when drained; bytes over a socket pair in order, whatever the kernel takes at once;
  * mail between threads; objects freed after the callback. */
 #include "pgspan/conn.h"

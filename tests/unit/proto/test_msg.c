@@ -286,8 +286,10 @@ msg_put__short_messages__exact_bytes(void **state)
 	assert_wbuf(&w, "R\0\0\0\x08\0\0\0\3");
 	msg_put_auth_md5(&w, (const unsigned char *)"abcd");
 	assert_wbuf(&w, "R\0\0\0\x0c\0\0\0\5" "abcd");
-	msg_put_auth_sasl(&w, "SCRAM-SHA-256");
+	msg_put_auth_sasl(&w, NULL, "SCRAM-SHA-256");
 	assert_wbuf(&w, "R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0");
+	msg_put_auth_sasl(&w, "A", "B");
+	assert_wbuf(&w, "R\0\0\0\x0d\0\0\0\x0a" "A\0B\0\0");
 	msg_put_auth_sasl_continue(&w, SPAN_LIT("r=x"));
 	assert_wbuf(&w, "R\0\0\0\x0b\0\0\0\x0br=x");
 	msg_put_auth_sasl_final(&w, SPAN_LIT("v=x"));

@@ -117,6 +117,64 @@ scram_client_first__headers__as_specified(void **state)
 	assert_int_equal(scram_client_first(&s, SPAN_LIT("n,,n=,r=x,e=\0"), &out, &d), RC_FAIL);
 }
 
+/* What is offered and chosen against the flag that the client begins with. */
+static void
+scram_client_first__binding_offered__flags_as_in_postgresql(void **state)
+{
+	static const struct {
+		const char *mechanism, *message, *sqlstate; /* NULL: accepted */
+	} cases[] = {
+		{SCRAM_MECHANISM_PLUS, "p=tls-server-end-point,,n=,r=x", NULL},
+		{SCRAM_MECHANISM, "n,,n=,r=x", NULL},
+		{SCRAM_MECHANISM, "y,,n=,r=x", "28000"},
+		{SCRAM_MECHANISM, "p=tls-server-end-point,,n=,r=x", "08P01"},
+		{SCRAM_MECHANISM_PLUS, "n,,n=,r=x", "08P01"},
+		{SCRAM_MECHANISM_PLUS, "y,,n=,r=x", "08P01"},
+		{SCRAM_MECHANISM_PLUS, "p=tls-unique,,n=,r=x", "08P01"},
+		{SCRAM_MECHANISM_PLUS, "p=tls-server-end-point", "08P01"},
+		{SCRAM_MECHANISM_PLUS, "p=tls-server-end-point,a=u,n=,r=x", "0A000"},
+		{SCRAM_MECHANISM_PLUS, "p=tls-server-end-pointx,,n=,r=x", "08P01"},
+		{SCRAM_MECHANISM_PLUS, "p", "08P01"},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		setup(state);
+		scram_offer_binding(&s, SPAN_LIT("digest"));
+		assert_true(scram_choose(&s, span_str(cases[i].mechanism)));
+		assert_int_equal(first(cases[i].message), cases[i].sqlstate ? RC_FAIL : RC_OK);
+		assert_string_equal(d.sqlstate, cases[i].sqlstate ? cases[i].sqlstate : "");
+	}
+	setup(state);
+	assert_false(scram_choose(&s, SPAN_LIT(SCRAM_MECHANISM_PLUS)));
+	assert_false(scram_choose(&s, SPAN_LIT("SCRAM-SHA-1")));
+}
+
+static void
+scram_client_final__binding__must_be_the_certificates(void **state)
+{
+	/* base64 of "p=tls-server-end-point,,digest", and of the same with another digest */
+	static const struct {
+		const char *binding, *sqlstate;
+	} cases[] = {
+		{"cD10bHMtc2VydmVyLWVuZC1wb2ludCwsZGlnZXN0", ""}, /* the proof is wrong, no more */
+		{"cD10bHMtc2VydmVyLWVuZC1wb2ludCwsZGlnZXNU", "28000"},
+		{"cD10bHMtc2VydmVyLWVuZC1wb2ludCws", "28000"},
+		{"biws", "28000"},
+	};
+	char message[256];
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		setup(state);
+		scram_offer_binding(&s, SPAN_LIT("digest"));
+		assert_true(scram_choose(&s, SPAN_LIT(SCRAM_MECHANISM_PLUS)));
+		assert_int_equal(first("p=tls-server-end-point,,n=,r=rOprNGfwEbeRWgbNEkqO"), RC_OK);
+		snprintf(message, sizeof message, "c=%s,r=%s,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=", cases[i].binding,
+			 RFC_NONCE);
+		assert_int_equal(final(message), RC_FAIL);
+		assert_string_equal(d.sqlstate, cases[i].sqlstate);
+	}
+}
+
 static void
 scram_client_first__sizes__bounded(void **state)
 {
@@ -247,6 +305,8 @@ main(void)
 		TEST(scram__rfc_7677__exact_bytes),
 		TEST(scram_client_final__wrong_proof__fails_without_diag),
 		TEST(scram_client_first__headers__as_specified),
+		TEST(scram_client_first__binding_offered__flags_as_in_postgresql),
+		TEST(scram_client_final__binding__must_be_the_certificates),
 		TEST(scram_client_first__sizes__bounded),
 		TEST(scram_client_final__every_prefix_and_fault__refused),
 		TEST(scram_begin__nobody__same_dialogue_never_in),
