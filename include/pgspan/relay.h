@@ -24,6 +24,8 @@ struct relay_ops {
 	bool (*on_error)(struct relay *r, const struct wire_msg *m, const struct reply *e, struct wbuf *instead);
 	/* ParameterStatus. True: forward it. */
 	bool (*on_parameter)(struct relay *r, const struct wire_msg *m, bool mine);
+	/* DataRow of a statement of pgspan's own. */
+	void (*on_own_row)(struct relay *r, const struct wire_msg *m);
 	/* CopyInResponse, CopyBothResponse. */
 	void (*on_copy_in)(struct relay *r);
 	/* ReadyForQuery, with its status. True: the client is to see it. */

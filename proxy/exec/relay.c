@@ -129,7 +129,8 @@ step(struct relay *r, struct cursor *c)
 		}
 		rest = span_of(c->rx.p + c->at, c->rx.n - c->at);
 	}
-	bool whole = is_seen_whole(h.type);
+	bool own_row = h.type == 'D' && head && head->action == REPLY_SKIP;
+	bool whole = is_seen_whole(h.type) || own_row;
 	if (whole && h.total > rest.n) {
 		if (h.total > WHOLE_MAX)
 			return RC_FAIL;
@@ -144,6 +145,8 @@ step(struct relay *r, struct cursor *c)
 	struct wire_msg m = {h.type, (uint32_t)(h.total - WIRE_HEAD_BYTES), (const unsigned char *)rest.p + WIRE_HEAD_BYTES};
 	if (h.type == 'C' || h.type == 'G' || h.type == 'W')
 		look(r, &m, e, &forward, &instead);
+	if (own_row)
+		r->ops->on_own_row(r, &m);
 	enum reply_verdict v = replies_match(q, h.type, note_ended, r);
 	if (v == VERDICT_BROKEN) {
 		log_error("a server sent %s where none can come", msg_server_name(h.type));

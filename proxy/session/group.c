@@ -481,6 +481,8 @@ look_at(struct session *s, struct group *g, struct look *k, struct diag *d)
 			diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "transaction blocks are not allowed in statement pooling mode");
 			return ROUTED_REFUSED;
 		}
+		if (bound && txn_lacks_sequence(s, plan, d))
+			return ROUTED_REFUSED;
 		g->plan = plan;
 		g->stmt = st;
 		g->pins |= plan->pins != 0;

@@ -20,6 +20,7 @@
 static const struct relay_ops relay_ops;
 static const struct server_ops server_ops;
 static char begin_mark[1]; /* ref of the injected BEGIN's entries */
+static char audit_mark[1]; /* and of the query of pins_audit() */
 static char restore_mark[1]; /* and of the Query that restores settings behind a RESET */
 
 static void
@@ -372,7 +373,7 @@ static void
 on_ended(struct relay *r, const struct reply *e, enum reply_end end)
 {
 	struct leg *l = container_of(r, struct leg, relay);
-	if (e->ref == restore_mark)
+	if (e->ref == restore_mark || e->ref == audit_mark)
 		return;
 	if (end == REPLY_FAILED && e->action == REPLY_SKIP && e->kind != REPLY_QUERY && e->kind != REPLY_SYNC)
 		l->own_failed = true;
@@ -519,6 +520,15 @@ on_parameter(struct relay *r, const struct wire_msg *m, bool mine)
 }
 
 static void
+on_own_row(struct relay *r, const struct wire_msg *m)
+{
+	struct leg *l = container_of(r, struct leg, relay);
+	const struct reply *head = replies_head(&r->server->replies);
+	if (head && head->ref == audit_mark)
+		pins_audited(l->session, m);
+}
+
+static void
 on_copy_in(struct relay *r)
 {
 	struct leg *l = container_of(r, struct leg, relay);
@@ -527,15 +537,21 @@ on_copy_in(struct relay *r)
 }
 
 static void
-send_restore(struct leg *l, void *sql)
+send_own(struct leg *l, const char *sql, void *mark)
 {
 	struct wbuf w = {0};
 	msg_put_query(&w, span_str(sql));
 	conn_send_copy(&l->server->conn, w.p, w.n);
 	wbuf_fini(&w);
-	replies_push(&l->server->replies, REPLY_QUERY, REPLY_SKIP, restore_mark);
+	replies_push(&l->server->replies, REPLY_QUERY, REPLY_SKIP, mark);
 	l->server->has.unnamed = (struct stmt_id){0, 0};
 	(void)conn_flush(&l->server->conn); /* if it broke, input tells */
+}
+
+static void
+send_restore(struct leg *l, void *sql)
+{
+	send_own(l, sql, restore_mark);
 }
 
 bool
@@ -574,10 +590,13 @@ on_ready(struct relay *r, char status, bool mine)
 	/* The client hears of the end of its RESET when what it goes back to has been made, the parameters' report included. */
 	bool last = replies_empty(&r->server->replies);
 	l->withheld = leg_restore(s, ok) && last;
+	const char *audit = status == 'I' && last ? pins_audit(s) : NULL;
+	if (audit)
+		send_own(l, audit, audit_mark);
 	return !l->withheld;
 }
 
-static const struct relay_ops relay_ops = {on_ended, on_fake, on_command, on_error, on_parameter, on_copy_in, on_ready};
+static const struct relay_ops relay_ops = {on_ended, on_fake, on_command, on_error, on_parameter, on_own_row, on_copy_in, on_ready};
 
 /* --- giving back --- */
 

@@ -242,6 +242,8 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 		diag_set(&d, SQLSTATE_FEATURE_NOT_SUPPORTED, "transaction blocks are not allowed in statement pooling mode");
 		return refuse(s, m, &d);
 	}
+	if (txn_lacks_sequence(s, p, &d))
+		return refuse(s, m, &d);
 	/* DEALLOCATE of a statement that Parse made: only the client's name goes (C22). */
 	if (query_must_wait_for_catalog(s))
 		return RC_AGAIN;

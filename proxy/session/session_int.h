@@ -12,6 +12,7 @@
  *   meaning.c     what names and strings mean in the session; plans
  *   txn.c         what statements do to the session: transactions, pins
  *   settings.c    what the client has SET
+ *   pins.c        why it keeps its server
  */
 #ifndef PGSPAN_SESSION_INT_H
 #define PGSPAN_SESSION_INT_H
@@ -157,6 +158,7 @@ struct session {
 	char *begin_sql;       /* the held BEGIN's text */
 	bool begin_read_only;
 	unsigned pins;         /* enum pin_reason */
+	bool pins_doubtful;    /* a reason may be gone at the end of this transaction */
 	struct dlist settings; /* committed; this and the next two: see settings.c */
 	struct dlist initial;
 	struct dlist pending;  /* made in this transaction */
@@ -320,6 +322,13 @@ void txn_ready(struct session *s, char status);
 bool txn_holds_begin(const struct session *s);
 void txn_begin_held(struct session *s, const struct plan *p, struct span sql);
 void txn_forget_held(struct session *s);
+/* Statements that speak of what the server session did last (currval) need the server that did it. True: refused, *d*. */
+bool txn_lacks_sequence(const struct session *s, const struct plan *p, struct diag *d);
+/* pins.c */
+void pins_note(struct session *s, const struct plan *p); /* a statement has succeeded */
+/* At the end of a transaction: the query that tells which reasons are left; NULL: it need not be asked. */
+const char *pins_audit(struct session *s);
+void pins_audited(struct session *s, const struct wire_msg *row); /* its answer */
 /* settings.c */
 struct setting *setting_new(const char *name, struct span sql);
 bool setting_is_role(const char *name); /* not undone by RESET ALL */

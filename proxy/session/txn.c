@@ -4,13 +4,15 @@
  * A statement takes effect when its CommandComplete comes; a block is over when ReadyForQuery says so. */
 #include "session_int.h"
 
+#include "pgspan/sqlstate.h"
+
 
 /* --- effects --- */
 
 static bool
 has_effect(const struct plan *p)
 {
-	if (p->pins || (p->flags & PLAN_DDL))
+	if (p->pins || (p->flags & (PLAN_DDL | PLAN_UNLOCKS)))
 		return true;
 	switch (p->kind) {
 	case STMT_BEGIN:
@@ -24,6 +26,8 @@ has_effect(const struct plan *p)
 	case STMT_SET:
 	case STMT_DISCARD:
 	case STMT_DEALLOCATE:
+	case STMT_UNLISTEN:
+	case STMT_CLOSE_CURSOR:
 		return true;
 	case STMT_MULTI:
 		for (int i = 0; i < p->n_parts; i++)
@@ -77,6 +81,17 @@ txn_resets(const struct session *s, const struct plan *p)
 	default:
 		return false;
 	}
+}
+
+bool
+txn_lacks_sequence(const struct session *s, const struct plan *p, struct diag *d)
+{
+	if (!(p->flags & PLAN_USES_SESSION_SEQ) || s->tx == TX_OPEN || s->pins != 0 || p->kind == STMT_MULTI ||
+	    s->tenant->db->set.pool_mode == POOL_MODE_SESSION)
+		return false;
+	diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "currval() and lastval() speak of a server session that other clients may have had since");
+	diag_hint(d, "Call it in the transaction that called nextval(), or use INSERT … RETURNING.");
+	return true;
 }
 
 /* --- settings --- */
@@ -224,7 +239,7 @@ apply(struct session *s, const struct plan *p, struct span text, struct span tag
 		}
 		return;
 	}
-	s->pins |= p->pins;
+	pins_note(s, p);
 	if ((p->flags & PLAN_DDL) && !(p->pins & PIN_TEMP)) {
 		s->ddl_pending = true;
 		fleet_ddl_seen(s->env->tenants.fleet);

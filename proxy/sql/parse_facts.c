@@ -199,6 +199,8 @@ note_session_effects(struct walk *w, const FuncCall *call, const char *name)
 		f->sequence_fn = true;
 	} else if (starts_with(name, "pg_advisory_") || starts_with(name, "pg_try_advisory_")) {
 		f->advisory_fn = true;
+		if (starts_with(name, "pg_advisory_unlock"))
+			p->flags |= PLAN_UNLOCKS;
 		if (strstr(name, "_xact_") == NULL && !starts_with(name, "pg_advisory_unlock"))
 			p->pins |= PIN_ADVISORY;
 	} else if (strcmp(name, "set_config") == 0) {
