@@ -163,7 +163,7 @@ worker_new(struct process *p, int number, struct config *cfg)
 	session_env_init(&w->env);
 	ev_timer_init(&w->tidy, on_tidy, TIDY_S, TIDY_S);
 	w->tidy.data = w;
-	if (cfg->listen_addr[0] && listener_add_tcp(&w->listener, cfg->listen_addr, cfg->listen_port, err, sizeof err) != RC_OK) {
+	if (cfg->listen_addr[0] && listener_add_tcp(&w->listener, cfg->listen_addr, cfg->listen_port, w->number == 0, err, sizeof err) != RC_OK) {
 		log_error("%s", err);
 		worker_free(w);
 		return NULL;

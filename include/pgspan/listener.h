@@ -23,8 +23,9 @@ struct listener {
 };
 
 void listener_init(struct listener *l, struct loop *loop, listener_fn fn, void *arg);
-/* Each address of the comma list (*: all), SO_REUSEPORT: every worker listens for itself. RC_FAIL with the reason in err. */
-enum rc listener_add_tcp(struct listener *l, const char *addrs, int port, char *err, size_t err_size) WARN_UNUSED;
+/* Each address of the comma list (*: all), SO_REUSEPORT: every worker listens for itself. *first*: nobody of this process does
+ * yet, so whoever listens there is another one. RC_FAIL with the reason in err. */
+enum rc listener_add_tcp(struct listener *l, const char *addrs, int port, bool first, char *err, size_t err_size) WARN_UNUSED;
 /* dir/.s.PGSQL.port; one that nobody listens on any more is replaced. */
 enum rc listener_add_unix(struct listener *l, const char *dir, int port, char *err, size_t err_size) WARN_UNUSED;
 void listener_start(struct listener *l);

@@ -26,6 +26,8 @@ struct relay_ops {
 	bool (*on_parameter)(struct relay *r, const struct wire_msg *m, bool mine);
 	/* DataRow of a statement of pgspan's own. */
 	void (*on_own_row)(struct relay *r, const struct wire_msg *m);
+	/* RowDescription or NoData, to a Describe of a statement whose entry *e* has a ref. */
+	void (*on_description)(struct relay *r, const struct wire_msg *m, const struct reply *e);
 	/* CopyInResponse, CopyBothResponse. */
 	void (*on_copy_in)(struct relay *r);
 	/* ReadyForQuery, with its status. True: the client is to see it. */

@@ -50,7 +50,6 @@ struct server {
 		struct stmt_set stmts;   /* named statements of ours */
 		struct stmt_id unnamed;  /* the unnamed one; all zero: none, or not known */
 		uint64_t settings;       /* hash of the settings that were made; 0: none */
-		uint64_t ddl_epoch;      /* fleet_ddl_epoch() that the statements are no older than */
 		bool role;               /* the role or the authorization may be another than the login's */
 		bool unclean;            /* more than these: DISCARD ALL before anybody else gets it */
 	} has;

@@ -130,7 +130,8 @@ step(struct relay *r, struct cursor *c)
 		rest = span_of(c->rx.p + c->at, c->rx.n - c->at);
 	}
 	bool own_row = h.type == 'D' && head && head->action == REPLY_SKIP;
-	bool whole = is_seen_whole(h.type) || own_row;
+	bool description = (h.type == 'T' || h.type == 'n') && head && head->kind == REPLY_DESCRIBE_STATEMENT && head->ref;
+	bool whole = is_seen_whole(h.type) || own_row || description;
 	if (whole && h.total > rest.n) {
 		if (h.total > WHOLE_MAX)
 			return RC_FAIL;
@@ -147,6 +148,8 @@ step(struct relay *r, struct cursor *c)
 		look(r, &m, e, &forward, &instead);
 	if (own_row)
 		r->ops->on_own_row(r, &m);
+	if (description)
+		r->ops->on_description(r, &m, e);
 	enum reply_verdict v = replies_match(q, h.type, note_ended, r);
 	if (v == VERDICT_BROKEN) {
 		log_error("a server sent %s where none can come", msg_server_name(h.type));

@@ -77,9 +77,29 @@ add(struct listener *l, int fd, char *err, size_t err_size)
 	return RC_OK;
 }
 
-static enum rc
-add_address(struct listener *l, const struct addrinfo *a, const char *name, int port, char *err, size_t err_size)
+/* Workers share a port by SO_REUSEPORT, and so would another pgspan, without a word: its clients and ours would mix. A socket
+ * without it finds out. */
+static bool
+is_taken(const struct addrinfo *a)
 {
+	int one = 1, fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd == -1)
+		return false;
+	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+	if (a->ai_family == AF_INET6)
+		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+	bool taken = bind(fd, a->ai_addr, a->ai_addrlen) == -1 && errno == EADDRINUSE;
+	close(fd);
+	return taken;
+}
+
+static enum rc
+add_address(struct listener *l, const struct addrinfo *a, const char *name, int port, bool first, char *err, size_t err_size)
+{
+	if (first && port != 0 && is_taken(a)) {
+		snprintf(err, err_size, "cannot listen on %s port %d: %s (does another pgspan run?)", name, port, strerror(EADDRINUSE));
+		return RC_FAIL;
+	}
 	int one = 1, fd = socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd == -1) {
 		snprintf(err, err_size, "%s: %s", name, strerror(errno));
@@ -98,7 +118,7 @@ add_address(struct listener *l, const struct addrinfo *a, const char *name, int 
 }
 
 enum rc
-listener_add_tcp(struct listener *l, const char *addrs, int port, char *err, size_t err_size)
+listener_add_tcp(struct listener *l, const char *addrs, int port, bool first, char *err, size_t err_size)
 {
 	char name[256], service[16];
 	snprintf(service, sizeof service, "%d", port);
@@ -121,7 +141,7 @@ listener_add_tcp(struct listener *l, const char *addrs, int port, char *err, siz
 		}
 		int added = 0;
 		for (struct addrinfo *a = list; a; a = a->ai_next)
-			added += add_address(l, a, name, port, err, err_size) == RC_OK;
+			added += add_address(l, a, name, port, first, err, err_size) == RC_OK;
 		freeaddrinfo(list);
 		if (added == 0)
 			return RC_FAIL;

@@ -52,7 +52,9 @@ stmt_new(struct session *s, struct span text, const struct msg_parse *p)
 		for (unsigned i = 0; i < p->n_types; i++)
 			st->types[i] = msg_parse_type(p, i);
 	}
-	XXH128_hash_t h = XXH3_128bits_withSeed(text.p, text.n, XXH3_64bits_withSeed(p->types, p->n_types * (size_t)4, meaning_salt(s)));
+	st->epoch = fleet_ddl_epoch(s->env->tenants.fleet);
+	uint64_t seed = XXH3_64bits_withSeed(p->types, p->n_types * (size_t)4, meaning_salt(s) ^ st->epoch * 0x9e3779b97f4a7c15u);
+	XXH128_hash_t h = XXH3_128bits_withSeed(text.p, text.n, seed);
 	st->id = (struct stmt_id){h.high64, h.low64 | 1};
 	return st;
 }
@@ -287,6 +289,7 @@ struct group {
 	bool describe_portal, describe_statement, row_limit;
 	int portal_shard;          /* of a portal that an earlier group has bound; -1: none is named */
 	bool malformed, pins;
+	bool stale;                /* it names a statement that is older than some DDL */
 	bool unsure;               /* it names a statement whose making or closing has no answer yet */
 	bool for_all;              /* a statement that ends or marks a block of several legs */
 	struct msg_bind bind;      /* the last one */
@@ -470,6 +473,7 @@ look_at(struct session *s, struct group *g, struct look *k, struct diag *d)
 		if (!st) {
 			st = find_stmt(s, name);
 			g->unsure |= is_unsure(s, name);
+			g->stale |= st && st->shape != 0 && (st->changed || st->epoch != fleet_ddl_epoch(s->env->tenants.fleet));
 		}
 		if (!st) {
 			g->read_only = false;
@@ -646,20 +650,56 @@ ensure(struct leg *l, struct stmt *st, bool unnamed)
 	replies_push(&sv->replies, REPLY_PARSE, REPLY_SKIP, naming_new(st, n));
 }
 
-void
-group_execute_by_sql(struct leg *l, struct stmt *st, struct span sql, struct wbuf *w)
+/* The name that an identifier spells. False: it is none, or longer than names are. */
+static bool
+spelled_name(const char *sql, const struct scan_token *t, char *out, size_t size)
 {
+	size_t n = 0;
+	bool quoted = t->kind == SCAN_QIDENT;
+	if (t->kind != SCAN_IDENT && !quoted)
+		return false;
+	for (size_t i = quoted; i < t->len - quoted; i++) {
+		char c = sql[t->off + i];
+		if (n + 1 >= size)
+			return false;
+		out[n++] = !quoted && c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
+		if (quoted && c == '"')
+			i++; /* doubled */
+	}
+	out[n] = '\0';
+	return n > 0;
+}
+
+bool
+group_execute_by_sql(struct leg *l, const struct plan *p, struct span sql, struct wbuf *w)
+{
+	struct session *s = l->session;
 	struct scan_iter it;
-	struct scan_token t = {0};
-	char name[STMT_NAME_BYTES];
-	ensure(l, st, false);
-	/* EXECUTE is the first token, the name the second. */
-	scan_iter_init(&it, sql.p, sql.n, meaning_scan_flags(l->session));
-	(void)scan_next(&it, &t);
-	(void)scan_next(&it, &t);
-	wbuf_bytes(w, sql.p, t.off);
-	wbuf_bytes(w, name, stmt_id_name(st->id, name));
-	wbuf_bytes(w, sql.p + t.off + t.len, sql.n - t.off - t.len);
+	struct scan_token t;
+	bool execute = false;
+	if (s->stmts.n == 0 || s->tenant->db->sharded || p->kind == STMT_SELECT || p->kind == STMT_INSERT || p->kind == STMT_UPDATE || p->kind == STMT_DELETE)
+		return false;
+	scan_iter_init(&it, sql.p, sql.n, meaning_scan_flags(s));
+	for (int i = 0; scan_next(&it, &t); i++) {
+		if (i == 0 && !scan_is_word(sql.p, &t, "execute") && !scan_is_word(sql.p, &t, "explain") && !scan_is_word(sql.p, &t, "create"))
+			return false;
+		if (!execute) {
+			execute = scan_is_word(sql.p, &t, "execute");
+			continue;
+		}
+		char name[STMT_NAME_BYTES], wanted[128];
+		if (!spelled_name(sql.p, &t, wanted, sizeof wanted))
+			return false;
+		struct stmt *st = names_get(&s->stmts, span_str(wanted));
+		if (!st)
+			return false;
+		ensure(l, st, false);
+		wbuf_bytes(w, sql.p, t.off);
+		wbuf_bytes(w, name, stmt_id_name(st->id, name));
+		wbuf_bytes(w, sql.p + t.off + t.len, sql.n - t.off - t.len);
+		return true;
+	}
+	return false;
 }
 
 static void
@@ -755,7 +795,7 @@ send_describe(struct session *s, const struct wire_msg *m, const struct msg_targ
 	} else {
 		send_whole(l, m);
 	}
-	replies_push(&l->server->replies, REPLY_DESCRIBE_STATEMENT, REPLY_FORWARD, NULL);
+	replies_push(&l->server->replies, REPLY_DESCRIBE_STATEMENT, REPLY_FORWARD, st && t->name.n > 0 ? stmt_ref(st) : NULL);
 }
 
 static void
@@ -974,6 +1014,66 @@ with_fan(struct session *s, struct group *g, struct look *k, struct diag *d)
 	return RC_OK;
 }
 
+void
+group_described(void *ref, const struct wire_msg *m, bool check)
+{
+	struct stmt *st = ref;
+	struct msg_columns it;
+	struct msg_column c;
+	uint64_t h = 1;
+	if (m->type == 'T' && msg_get_row_description(m, &it)) {
+		while (msg_column_next(&it, &c)) {
+			uint32_t of[2] = {c.type_oid, (uint32_t)c.typmod};
+			h = XXH3_64bits_withSeed(c.name.p, c.name.n, h);
+			h = XXH3_64bits_withSeed(of, sizeof of, h);
+		}
+	}
+	if (!check)
+		st->shape = h | 1;
+	else if (st->shape != (h | 1))
+		st->changed = true;
+}
+
+/* A statement that is made anew on a server behind DDL may give other rows than the client was told when it had it described:
+ * PostgreSQL refuses to run it then (0A000), so its description is looked at before anything that uses it is sent. */
+static enum rc
+check_stale(struct session *s, struct leg *l, const struct group *g, struct diag *d)
+{
+	struct wire_msg m;
+	size_t at = 0;
+	bool asked = false;
+	while (next(s, &at, g, &m)) {
+		struct msg_bind b;
+		struct msg_target t;
+		struct stmt *st = NULL;
+		if (m.type == 'B' && msg_get_bind(&m, &b))
+			st = b.statement.n > 0 ? find_stmt(s, b.statement) : NULL;
+		else if (m.type == 'D' && msg_get_target(&m, &t) && t.kind == 'S')
+			st = t.name.n > 0 ? find_stmt(s, t.name) : NULL;
+		if (!st || st->shape == 0)
+			continue;
+		if (st->changed) {
+			diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "cached plan must not change result type");
+			return RC_FAIL;
+		}
+		if (st->epoch == fleet_ddl_epoch(s->env->tenants.fleet) || stmt_set_has(&l->server->has.stmts, st->id))
+			continue;
+		char name[STMT_NAME_BYTES];
+		struct wbuf w = {0};
+		ensure(l, st, false);
+		msg_put_describe(&w, 'S', span_of(name, stmt_id_name(st->id, name)));
+		send_copy(l, &w);
+		replies_push(&l->server->replies, REPLY_DESCRIBE_STATEMENT, REPLY_SKIP, stmt_ref(st));
+		asked = true;
+	}
+	if (!asked)
+		return RC_OK;
+	l->unsynced = true;
+	l->flushed = false;
+	leg_flush_answers(s);
+	return RC_AGAIN;
+}
+
 static enum rc
 with_group(struct session *s, struct group *g, struct look *k)
 {
@@ -1046,6 +1146,11 @@ with_group(struct session *s, struct group *g, struct look *k)
 		return refuse(s, &d);
 	}
 	leg_begin(s, l);
+	if (g->stale) {
+		enum rc rc = check_stale(s, l, g, &d);
+		if (rc != RC_OK)
+			return rc == RC_FAIL ? refuse(s, &d) : rc;
+	}
 	l->wrote |= !g->read_only;
 	return send_group(s, g) ? RC_OK : RC_AGAIN;
 }

@@ -180,7 +180,7 @@ leg_choose(struct session *s, bool read_only)
 	const struct database_config *db = s->tenant->db;
 	if (!read_only || db->shards[s->leg->shard].n_servers == 1 || db->set.pool_mode == POOL_MODE_SESSION || s->pins != 0)
 		return 0;
-	if (s->tx == TX_HELD && !s->begin_read_only)
+	if ((s->tx == TX_HELD && !s->begin_read_only) || meaning_is_serializable(s))
 		return 0;
 	return tenant_pick_read(s->tenant, s->leg->shard, session_now_ms(s));
 }
@@ -237,14 +237,13 @@ leg_begin_implicit(struct leg *l)
 
 /* What the server lacks, in one Query whose end is waited for: if a part of it fails, the client's statement must not run. */
 static void
-send_link(struct leg *l, bool forget)
+send_link(struct leg *l)
 {
 	struct session *s = l->session;
 	struct wbuf sql = {0}, w = {0};
-	if (forget) {
-		wbuf_bytes(&sql, "DEALLOCATE ALL;", 15);
-		stmt_set_clear(&l->server->has.stmts);
-	}
+	/* The last client's default may be SERIALIZABLE, which a replica cannot run; this transaction takes it before RESET ALL. */
+	if (l->server->has.settings != 0)
+		wbuf_bytes(&sql, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;", 47);
 	/* RESET ALL leaves the role alone. */
 	if (l->server->has.role)
 		wbuf_bytes(&sql, "SET SESSION AUTHORIZATION DEFAULT;", 34);
@@ -277,12 +276,8 @@ take_server(struct leg *l, struct server *sv)
 	wbuf_clear(&l->saved);
 	l->flushed = false;
 	names_clear(&l->prepared, NULL); /* it is another server than before */
-	/* Statements whose tables have changed since may have another result now: those of before are made anew. */
-	uint64_t epoch = fleet_ddl_epoch(s->env->tenants.fleet);
-	bool forget = sv->has.ddl_epoch != epoch && sv->has.stmts.n > 0;
-	sv->has.ddl_epoch = epoch;
-	if (forget || sv->has.settings != s->settings_hash) {
-		send_link(l, forget);
+	if (sv->has.settings != s->settings_hash) {
+		send_link(l);
 		return RC_AGAIN;
 	}
 	return RC_OK;
@@ -391,6 +386,9 @@ on_ended(struct relay *r, const struct reply *e, enum reply_end end)
 			group_name_ended(l, e->ref, end, true);
 		else if (end != REPLY_DONE && e->action == REPLY_SKIP && l->server)
 			l->server->has.unclean = true; /* it still holds what it should have closed */
+		break;
+	case REPLY_DESCRIBE_STATEMENT:
+		stmt_unref(e->ref);
 		break;
 	case REPLY_EXECUTE:
 		if (e->action == REPLY_FAKE)
@@ -529,6 +527,13 @@ on_own_row(struct relay *r, const struct wire_msg *m)
 }
 
 static void
+on_description(struct relay *r, const struct wire_msg *m, const struct reply *e)
+{
+	(void)r;
+	group_described(e->ref, m, e->action == REPLY_SKIP);
+}
+
+static void
 on_copy_in(struct relay *r)
 {
 	struct leg *l = container_of(r, struct leg, relay);
@@ -596,7 +601,7 @@ on_ready(struct relay *r, char status, bool mine)
 	return !l->withheld;
 }
 
-static const struct relay_ops relay_ops = {on_ended, on_fake, on_command, on_error, on_parameter, on_own_row, on_copy_in, on_ready};
+static const struct relay_ops relay_ops = {on_ended, on_fake, on_command, on_error, on_parameter, on_own_row, on_description, on_copy_in, on_ready};
 
 /* --- giving back --- */
 

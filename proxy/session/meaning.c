@@ -210,12 +210,25 @@ salt_of(const struct dlist *list, uint64_t salt)
 	return salt;
 }
 
+static bool
+may_be_serializable(const struct dlist *list)
+{
+	for (struct dlist *i = list->next; i != list; i = i->next) {
+		const struct setting *g = container_of(i, struct setting, link);
+		if ((strcmp(g->name, "default_transaction_isolation") == 0 || strcmp(g->name, "session characteristics") == 0) &&
+		    strcasestr(g->sql, "serializable"))
+			return true;
+	}
+	return false;
+}
+
 static const struct meaning *
 current(struct session *s)
 {
 	if (LIKELY(!s->meaning_stale))
 		return s->meaning;
 	s->meaning_stale = false;
+	s->serializable = may_be_serializable(&s->settings) || may_be_serializable(&s->pending);
 	s->meaning_salt = salt_of(&s->pending, salt_of(&s->settings, 0));
 	meaning_free(s);
 	if (!is_relevant(&s->settings) && !is_relevant(&s->pending))
@@ -255,6 +268,13 @@ meaning_is_utf8(struct session *s)
 {
 	const struct meaning *m = current(s);
 	return m ? m->utf8 : server_is_utf8(s);
+}
+
+bool
+meaning_is_serializable(struct session *s)
+{
+	(void)current(s);
+	return s->serializable;
 }
 
 uint64_t

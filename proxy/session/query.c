@@ -316,17 +316,16 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 	stmt_unref(s->unnamed); /* a simple Query destroys the unnamed statement */
 	s->unnamed = NULL;
 	struct span whole = span_of((const char *)m->body - WIRE_HEAD_BYTES, m->len + WIRE_HEAD_BYTES);
-	struct stmt *parsed = p->kind == STMT_EXECUTE && p->name && !s->tenant->db->sharded ? names_get(&s->stmts, span_str(p->name)) : NULL;
-	if (parsed) {
-		struct wbuf text = {0}, w = {0};
-		group_execute_by_sql(l, parsed, sql, &text);
+	struct wbuf text = {0};
+	if (group_execute_by_sql(l, p, sql, &text)) {
+		struct wbuf w = {0};
 		msg_put_query(&w, span_of(text.p, text.n));
 		conn_send_copy(&l->server->conn, w.p, w.n);
-		wbuf_fini(&text);
 		wbuf_fini(&w);
 	} else {
 		conn_send_ref(&l->server->conn, whole);
 	}
+	wbuf_fini(&text);
 	replies_push(&l->server->replies, REPLY_QUERY, REPLY_FORWARD, effect_new(e, sql));
 	l->unsynced = false; /* its ReadyForQuery ends what an injected BEGIN has begun */
 	if (conn_flush(&l->server->conn) == RC_FAIL)

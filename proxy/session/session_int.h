@@ -45,7 +45,10 @@ enum session_tx {
 struct stmt {
 	int refs;
 	int in_flight; /* Parses of it that have no answer yet */
-	struct stmt_id id;  /* of text and types */
+	struct stmt_id id;  /* of text and types, and of what the text meant when it was made */
+	uint64_t epoch;     /* fleet_ddl_epoch() when it was made */
+	uint64_t shape;     /* hash of the RowDescription that the client was told; 0: it was not */
+	bool changed;       /* its result would have another shape now: it cannot be run any more */
 	struct plan_entry *plan; /* NULL until planned, or planned under another environment */
 	uint64_t plan_env;
 	uint16_t n_types;
@@ -169,6 +172,7 @@ struct session {
 	struct meaning *meaning; /* meaning.c; NULL: the defaults */
 	uint64_t meaning_salt;
 	bool meaning_stale;
+	bool serializable;     /* the default isolation level may be */
 	bool waits_catalog;    /* see query_must_wait_for_catalog() */
 	int catalog_tries;
 	bool ddl_pending;      /* DDL has run in this transaction */
@@ -222,15 +226,19 @@ bool query_is_ignored(struct session *s, const struct plan *p, struct diag *d);
 bool query_is_set_config(struct span sql, char *name, size_t size);
 
 void portals_clear(struct session *s);
+/* A RowDescription or NoData of a statement (its ref); *check*: the client does not see it. */
+void group_described(void *ref, const struct wire_msg *m, bool check);
 /* A Parse or Close (its ref) has ended; *sent*: the server has seen it, or would have. */
 void group_name_ended(struct leg *l, void *ref, enum reply_end end, bool sent);
 bool group_is_twice(const void *ref); /* the first of two Parses of a name that is taken */
 /* The client's name for the statement that servers know under the name at *internal*. */
 bool group_statement_name(struct session *s, const char *internal, struct span *name);
-/* EXECUTE, as SQL, of a statement that Parse made: puts the text with the servers' name for it, and makes sure that the leg's has it. */
-void group_execute_by_sql(struct leg *l, struct stmt *st, struct span sql, struct wbuf *w);
+/* EXECUTE, as SQL, of a statement that Parse made (in EXPLAIN, in CREATE TABLE AS, too): puts the text with the servers' name
+ * for it, and makes sure that the leg's has it. False: it is no such text. */
+bool group_execute_by_sql(struct leg *l, const struct plan *p, struct span sql, struct wbuf *w);
 
 /* meaning.c */
+bool meaning_is_serializable(struct session *s); /* transactions may be by default */
 bool meaning_is_utf8(struct session *s); /* texts and parameters are UTF-8 */
 uint64_t meaning_salt(struct session *s); /* differs between sessions in which the same bytes mean another text */
 unsigned meaning_scan_flags(struct session *s); /* enum scan_flag, for texts of this session */
