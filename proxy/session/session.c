@@ -327,6 +327,12 @@ ready_step(struct session *s)
 		s->stream_forward = false;
 		return stream(s);
 	}
+	/* While it copies in, a server takes nothing else: it says so, and ends the connection. */
+	if (l->copy_in && !strchr("dcfSHX", h.type)) {
+		s->stream_left = h.total;
+		s->stream_forward = true;
+		return stream(s);
+	}
 	switch (h.type) {
 	case 'd':
 	case 'c':

@@ -9,6 +9,7 @@ import re
 import psycopg
 import pytest
 
+import conftest
 import pgwire
 from pgwire import PgError, copy_data, copy_done, copy_fail, error, parse, rows, run, sync, tags
 
@@ -204,3 +205,27 @@ def test_big_row_and_big_statement(proxy, fleet):
     with psycopg.connect(proxy.dsn()) as conn:
         conn.execute("INSERT INTO copied VALUES (1, %s)", [big])
     assert fleet.value("app-primary", "SELECT length(t) FROM copied") == 20 << 20
+
+
+@pytest.mark.parametrize("message", [pgwire.query("SELECT 1"), pgwire.parse("", "SELECT 1"), pgwire.describe("P"), b"F\0\0\0\x0c\0\0\0\1\0\0\0\0"],
+                         ids=["query", "parse", "describe", "function call"])
+def test_other_messages_while_copying__as_postgres(proxy, fleet, message):
+    """The error, the end of the connection, and no server that waits for data for ever."""
+    fleet.sql("app-primary", "CREATE TABLE IF NOT EXISTS copy_odd (t text); GRANT ALL ON copy_odd TO app")
+
+    def answers(c):
+        out = []
+        c.send(pgwire.query("COPY copy_odd FROM STDIN"))
+        c.until("G")
+        c.send(message)
+        try:
+            while True:
+                out.append(c.read())
+        except pgwire.Closed:
+            return [(m.tag, m.error["V"], m.error["C"], m.error["M"]) for m in out]
+    direct = pgwire.Wire.login(port=fleet.port("app-primary"), user="app", password="app-secret", database="app")
+    got = answers(proxy.wire(timeout=5))
+    assert got == answers(direct)
+    assert [g[2] for g in got] == ["08P01", "08P01"]
+    conftest.wait_until(lambda: fleet.value("app-primary", "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY copy_odd%' AND state = 'active'") == 0, 5, "the end of the copy")
+    fleet.sql("app-primary", "DROP TABLE copy_odd")
