@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* link: proxy/proto/auth.o proxy/proto/msg.o proxy/proto/msg_put.o proxy/proto/scram.o proxy/proto/startup.o proxy/proto/wire.o proxy/base/mem.o proxy/base/log.o proxy/base/diag.o proxy/base/arena.o */
-/* fuzz_scram - the input, cut at its newlines: client-first, client-final, a verifier, and an auth_file in the rest. Nothing may
+/* fuzz_scram - the input, cut at its newlines: client-first, client-final (with and without TLS), a verifier, and an auth_file in the rest. Nothing may
  * overrun, nobody gets in without the password, and what parses as a verifier prints as it was. */
 #include "pgspan/auth.h"
 
@@ -38,8 +38,9 @@ release(struct span s)
 	free(p.owned);
 }
 
+/* *mechanism* NULL: without TLS. */
 static void
-dialogue(struct span first, struct span final)
+dialogue(const char *mechanism, struct span first, struct span final)
 {
 	static const unsigned char key[SCRAM_KEY_BYTES] = {1};
 	struct scram s;
@@ -49,6 +50,11 @@ dialogue(struct span first, struct span final)
 	if (scram_begin(&s, NULL, SPAN_LIT("u"), key) != RC_OK)
 		abort();
 	memcpy(s.server_nonce, "NONCE", 6);
+	if (mechanism) {
+		scram_offer_binding(&s, SPAN_LIT("digest"));
+		if (!scram_choose(&s, span_str(mechanism)))
+			abort();
+	}
 	if (scram_client_first(&s, first, &out, &d) == RC_OK && scram_client_final(&s, final, &out, &d) == RC_OK)
 		abort();
 	wbuf_fini(&out);
@@ -77,7 +83,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	struct diag d = {0};
 	struct userlist *ul;
 
-	dialogue(first, final);
+	dialogue(NULL, first, final);
+	dialogue(SCRAM_MECHANISM, first, final);
+	dialogue(SCRAM_MECHANISM_PLUS, first, final);
 	verifier(text);
 	ul = userlist_parse(file, &d);
 	if (!ul && !diag_is_set(&d))

@@ -6,6 +6,7 @@ maps, SCRAM-SHA-256-PLUS, direct TLS with ALPN, early plaintext (CVE-2021-23214)
 """
 import asyncio
 import base64
+import concurrent.futures
 import contextlib
 import hashlib
 import os
@@ -82,12 +83,12 @@ def certs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tls_servers(fleet, certs):
-    """app's servers with TLS, for the whole module."""
+    """app's and shop's servers with TLS, for the whole module."""
     def setting(name, value):
         fleet.sql(name, f"ALTER SYSTEM SET ssl = {value}")
         fleet.sql(name, "SELECT pg_reload_conf()")
 
-    names = ["app-primary", *fleet.replicas]
+    names = ["app-primary", *fleet.replicas, *fleet.shards]
     for name in names:
         for file in ("server.crt", "server.key"):
             to = os.path.join(fleet.impl.data(name), file)
@@ -96,7 +97,6 @@ def tls_servers(fleet, certs):
             if fleet.impl.owner:
                 os.chown(to, fleet.impl.owner.pw_uid, fleet.impl.owner.pw_gid)
     for name in names:
-        # Replicas don't take ALTER SYSTEM's file from the primary, but they take the command.
         setting(name, "on")
     yield fleet
     for name in names:
@@ -592,6 +592,52 @@ def test_cancel_request_over_tls(new_proxy, certs):
     assert other.is_closed()
     assert pgwire.error(c.until_ready()) == "57014"
     c.close()
+
+
+def test_few_servers_change_hands_between_workers(new_proxy, certs, tls_servers):
+    """A server with its TLS goes from one worker to the other, where the next client waits."""
+    dsn = f"host=localhost hostaddr=127.0.0.1 port={tls_servers.port('app-primary')} dbname=app sslmode=require"
+    proxy = new_proxy({"proxy": tls_config(certs, workers="4", default_pool_size="2"),
+                       "database:app": {"primary": dsn, "replica": None}})
+    tls_servers.sql("app-primary", "CREATE TABLE IF NOT EXISTS tls_counter AS SELECT 0 AS n; UPDATE tls_counter SET n = 0; "
+                    "GRANT ALL ON tls_counter TO PUBLIC")
+
+    def work(_):
+        with connect(proxy, certs) as conn:
+            for i in range(50):
+                with conn.transaction():
+                    conn.execute("UPDATE tls_counter SET n = n + 1")
+                    assert conn.execute("SELECT length(repeat('x', %s))", [i * 700]).fetchone() == (i * 700,)
+
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        list(pool.map(work, range(12)))
+    assert tls_servers.value("app-primary", "SELECT n FROM tls_counter") == 600
+    tls_servers.sql("app-primary", "DROP TABLE tls_counter")
+
+
+def test_several_shards(new_proxy, certs, tls_servers):
+    """Fan-out, two-phase commit and COPY by row, TLS on both sides."""
+    def dsn(name):
+        return f"host=localhost hostaddr=127.0.0.1 port={tls_servers.port(name)} dbname=shop sslmode=verify-full sslrootcert={certs['ca.crt']}"
+
+    proxy = new_proxy({"proxy": tls_config(certs), "database:shop": {"table": ["tls_rows key=id"]},
+                       **{f"shard:shop:{i}": {"primary": dsn(name)} for i, name in enumerate(tls_servers.shards)}})
+    with connect(proxy, certs, db="shop") as conn:
+        conn.execute("CREATE TABLE tls_rows (id bigint PRIMARY KEY, t text)")
+        try:
+            with conn.cursor().copy("COPY tls_rows FROM STDIN") as copy:
+                for i in range(20000):
+                    copy.write(b"%d\t%s\n" % (i, b"x" * (i % 100)))
+            assert conn.execute("SELECT count(*) FROM tls_rows").fetchone() == (20000,)
+            rows = conn.execute("SELECT id, t FROM tls_rows ORDER BY id").fetchall()
+            assert rows == [(i, "x" * (i % 100)) for i in range(20000)]
+            with conn.transaction():
+                for i in range(20):
+                    conn.execute("UPDATE tls_rows SET t = 'changed' WHERE id = %s", [i])
+            assert conn.execute("SELECT count(*) FROM tls_rows WHERE t = 'changed'").fetchone() == (20,)
+            assert all(r[0] > 0 for r in tls_servers.all_shards("SELECT count(*) FROM pg_stat_ssl WHERE ssl"))
+        finally:
+            conn.execute("DROP TABLE tls_rows")
 
 
 def test_server_that_is_not_trusted(new_proxy, certs, tls_servers):
