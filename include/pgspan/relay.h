@@ -24,6 +24,8 @@ struct relay_ops {
 	bool (*on_error)(struct relay *r, const struct wire_msg *m, const struct reply *e, struct wbuf *instead);
 	/* ParameterStatus. True: forward it. */
 	bool (*on_parameter)(struct relay *r, const struct wire_msg *m, bool mine);
+	/* NotificationResponse. True: forward it; else what was put in *instead*. */
+	bool (*on_notification)(struct relay *r, const struct wire_msg *m, struct wbuf *instead);
 	/* DataRow of a statement of pgspan's own. */
 	void (*on_own_row)(struct relay *r, const struct wire_msg *m);
 	/* RowDescription or NoData, to a Describe of a statement whose entry *e* has a ref. */

@@ -74,6 +74,7 @@ struct server {
 
 /* Keeps what a ParameterStatus says: to be called by whoever reads the server's messages. */
 struct wire_msg;
+uint32_t server_pid(const struct server *s); /* of the server process */
 void server_note_parameter(struct server *s, const struct wire_msg *m);
 
 /* Begins to log in with a libpq connection string (its host should be numeric or a path: a name is resolved by libpq

@@ -78,6 +78,9 @@ look(struct relay *r, const struct wire_msg *m, const struct reply *e, bool *for
 	case 'E':
 		*forward = r->ops->on_error(r, m, e, instead);
 		break;
+	case 'A':
+		*forward = r->ops->on_notification(r, m, instead);
+		break;
 	case 'S':
 		*forward = r->ops->on_parameter(r, m, mine);
 		break;
@@ -101,7 +104,7 @@ look(struct relay *r, const struct wire_msg *m, const struct reply *e, bool *for
 static bool
 is_seen_whole(char type)
 {
-	return type == 'E' || type == 'S' || type == 'C' || type == 'Z' || type == 'G' || type == 'W';
+	return type == 'E' || type == 'S' || type == 'A' || type == 'C' || type == 'Z' || type == 'G' || type == 'W';
 }
 
 /* One message, or the beginning of one. RC_AGAIN: more bytes are needed. */
@@ -156,7 +159,7 @@ step(struct relay *r, struct cursor *c)
 		return RC_FAIL;
 	}
 	forward = v == VERDICT_FORWARD || v == VERDICT_ASYNC;
-	if (h.type == 'E' || h.type == 'S' || h.type == 'Z')
+	if (h.type == 'E' || h.type == 'S' || h.type == 'A' || h.type == 'Z')
 		look(r, &m, e, &forward, &instead);
 	size_t here = h.total < rest.n ? (size_t)h.total : rest.n;
 	r->left = h.total - here;

@@ -517,6 +517,20 @@ on_parameter(struct relay *r, const struct wire_msg *m, bool mine)
 	return !mine || (head && head->ref == restore_mark); /* what linking brings about the client knows already */
 }
 
+/* Clients tell their own notifications by the process ID, which they know from BackendKeyData. */
+static bool
+on_notification(struct relay *r, const struct wire_msg *m, struct wbuf *instead)
+{
+	struct leg *l = container_of(r, struct leg, relay);
+	if (m->len < 4 || wire_load_u32(m->body) != server_pid(r->server))
+		return true;
+	wbuf_begin(instead, 'A');
+	wbuf_u32(instead, session_pid(l->session));
+	wbuf_bytes(instead, m->body + 4, m->len - 4);
+	wbuf_end(instead);
+	return false;
+}
+
 static void
 on_own_row(struct relay *r, const struct wire_msg *m)
 {
@@ -601,7 +615,7 @@ on_ready(struct relay *r, char status, bool mine)
 	return !l->withheld;
 }
 
-static const struct relay_ops relay_ops = {on_ended, on_fake, on_command, on_error, on_parameter, on_own_row, on_description, on_copy_in, on_ready};
+static const struct relay_ops relay_ops = {on_ended, on_fake, on_command, on_error, on_parameter, on_notification, on_own_row, on_description, on_copy_in, on_ready};
 
 /* --- giving back --- */
 

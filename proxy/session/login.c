@@ -186,8 +186,7 @@ login_welcome(struct session *s)
 		if (value)
 			msg_put_parameter_status(&w, name, value);
 	}
-	uint32_t pid = (uint32_t)(s->env->worker + 1) << 24 | s->key_slot;
-	msg_put_backend_key_data(&w, pid, span_of((const char *)s->key, sizeof s->key));
+	msg_put_backend_key_data(&w, session_pid(s), span_of((const char *)s->key, sizeof s->key));
 	msg_put_ready_for_query(&w, 'I');
 	session_put(s, &w);
 	log_debug("client %s logged in to %s", s->user, s->tenant->db->name);

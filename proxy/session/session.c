@@ -41,6 +41,12 @@ session_put(struct session *s, struct wbuf *w)
 	wbuf_fini(w);
 }
 
+uint32_t
+session_pid(const struct session *s)
+{
+	return (uint32_t)(s->env->worker + 1) << 24 | s->key_slot;
+}
+
 /* A block has failed if it has failed anywhere. */
 static void
 note_failed(struct leg *l, void *arg)

@@ -195,6 +195,8 @@ void session_close(struct session *s, const char *why);
 /* Sends FATAL and ends. */
 void session_fatal(struct session *s, const struct diag *d);
 void session_process(struct session *s); /* looks at input again */
+/* What BackendKeyData gives as the process ID. */
+uint32_t session_pid(const struct session *s);
 /* ReadyForQuery's status as the client is to see it now. */
 char session_status(struct session *s);
 /* Sends ERROR; in a group the rest up to Sync will be skipped; a block fails. ReadyForQuery is the caller's. */

@@ -120,6 +120,12 @@ server_note_parameter(struct server *s, const struct wire_msg *m)
 			set_parameter(s, i, value);
 }
 
+uint32_t
+server_pid(const struct server *s)
+{
+	return (uint32_t)PQbackendPID(s->pg);
+}
+
 static void
 login_done(struct server *s)
 {

@@ -432,6 +432,19 @@ def test_temp_table_that_rolled_back(pair):
     assert b.rows("SELECT to_regclass('pinned'), txid_current() > 0") == [[None, "t"]]
 
 
+def test_own_notification_bears_the_clients_own_pid(new_proxy):
+    proxy = new_proxy({"proxy": {"workers": 2}})
+    with proxy.wire() as a, proxy.wire() as b:
+        a.query("LISTEN tidings")
+        got = a.query("NOTIFY tidings, 'mine'")
+        (mine,) = [m for m in got if m.tag == "A"]
+        assert mine.body == a.pid.to_bytes(4, "big") + b"tidings\0mine\0"
+        b.query("NOTIFY tidings, 'other'")
+        other = a.read()
+        assert other.tag == "A" and other.body[4:] == b"tidings\0other\0"
+        assert other.body[:4] != a.pid.to_bytes(4, "big")
+
+
 def test_notification_arrives(new_proxy):
     proxy = new_proxy({"proxy": {"workers": 2}, "database:app": {"default_pool_size": 3}})
     with proxy.wire() as a, proxy.wire() as b:
