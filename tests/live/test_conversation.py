@@ -66,7 +66,8 @@ def test_many_conversations(stage):
 TRACES = {
     # By design: a setting with a dot in its name stays defined in a server session once it, or its library, was there, but empty
     # or with its default.
-    "settings": "select name, setting, source from pg_settings where not (name ~ '[.]' and (setting = '' or source = 'default'))",
+    "settings": "select name, setting, case when name !~ '^transaction_' then source end from pg_settings"
+                " where not (name ~ '[.]' and (setting = '' or source = 'default'))",
     "locks": "select classid, objid, mode from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()",
     "statements": "select name, statement from pg_prepared_statements where name !~ '^pgspan_'",
     "channels": "select pg_listening_channels()",
