@@ -71,6 +71,11 @@ check-postgres: deps
 	@$(MAKE) -s -j$$(nproc) all
 	@tests/postgres/run --pgspan $(BUILD)/pgspan --work $(BUILD)/postgres
 
+# Drivers that Debian has not: go, npm, cargo and mvn fetch them as the lock files say; what is not installed is left out.
+check-drivers: deps
+	@$(MAKE) -s -j$$(nproc) all
+	@PGSPAN=$(BUILD)/pgspan tests/drivers/run
+
 bench: deps
 	@$(MAKE) -s -j$$(nproc) all
 	@bench/run --pgspan $(BUILD)/pgspan && bench/idle --pgspan $(BUILD)/pgspan
@@ -89,5 +94,5 @@ fuzz: fuzzers
 	  build-fuzz/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -verbosity=0 \
 	    -artifact_prefix=build-fuzz/$$f- build-fuzz/corpus/$$n tests/fuzz/corpus/$$n || exit 1; done
 
-.PHONY: all unit clean deps demo check check-postgres bench fuzz fuzzers
+.PHONY: all unit clean deps demo check check-drivers check-postgres bench fuzz fuzzers
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
