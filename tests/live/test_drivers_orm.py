@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from drivers import _places, faulty, limit, place  # noqa: F401  (fixtures)
+from drivers import _places, limit, place  # noqa: F401  (fixtures)
 
 sa = pytest.importorskip("sqlalchemy")
 django = pytest.importorskip("django")

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from drivers import _places, faulty, limit, place  # noqa: F401  (fixtures)
+from drivers import _places, limit, place  # noqa: F401  (fixtures)
 
 SCRIPTS = {
     "types": "SELECT 1, 'ü', now() - now(), ARRAY[1,NULL], '\\x00ff'::bytea, NULL;\n\\x\nSELECT 1 AS a, 2 AS b;\n",

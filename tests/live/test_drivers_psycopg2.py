@@ -15,7 +15,7 @@ import psycopg2.extras
 import psycopg2.pool
 import pytest
 
-from drivers import _places, faulty, limit, place  # noqa: F401  (fixtures)
+from drivers import _places, limit, place  # noqa: F401  (fixtures)
 
 
 @pytest.fixture

@@ -374,7 +374,7 @@ func shopChecks() {
 			}
 			return nil
 		})
-		return []any{said(err), row[int](ctx, c, "SELECT count(*) FROM drv_orders WHERE what = 'tx'")}
+		return []any{said(err), row[int](ctx, c, "SELECT count(*) FROM drv_orders WHERE what = 'tx' AND no = 0")}
 	})
 	check("shop copy", shopURL, func(ctx context.Context, c *pgx.Conn) any {
 		n, err := c.CopyFrom(ctx, pgx.Identifier{"drv_orders"}, []string{"customer", "no", "what"}, pgx.CopyFromSlice(2000, func(i int) ([]any, error) {
@@ -383,7 +383,7 @@ func shopChecks() {
 		return []any{n, said(err), row[int](ctx, c, "SELECT count(*) FROM drv_orders WHERE customer >= 1000")}
 	})
 	check("shop rows of all", shopURL, func(ctx context.Context, c *pgx.Conn) any {
-		rows := must(c.Query(ctx, "SELECT customer FROM drv_orders WHERE no = $1 AND customer < 60 ORDER BY customer", 1))
+		rows := must(c.Query(ctx, "SELECT customer FROM drv_orders WHERE no = $1 AND customer < 60 ORDER BY customer", 0))
 		return must(pgx.CollectRows(rows, pgx.RowTo[int64]))
 	})
 	check("shop errors", shopURL, func(ctx context.Context, c *pgx.Conn) any {

@@ -123,9 +123,8 @@ public class Workload {
             c.commit();
             exec(c, "DELETE FROM drv_jdbc");
             c.rollback();
-            c.setTransactionIsolation(Connection.TRANSACTION_SERIALIZABLE);
             c.setReadOnly(true);
-            seen.add(value(c, "SHOW transaction_isolation"));
+            seen.add(value(c, "SHOW transaction_read_only"));
             seen.add(said(() -> exec(c, "DELETE FROM drv_jdbc")));
             c.rollback();
             c.setReadOnly(false);
@@ -356,6 +355,17 @@ public class Workload {
             int wrong = 0;
             for (Future<Integer> one : all) wrong += one.get();
             return wrong;
+        });
+        check("serializable", url, "prepareThreshold=1", c -> {
+            c.setTransactionIsolation(Connection.TRANSACTION_SERIALIZABLE);
+            Object alone = value(c, "SELECT count(*) FROM drv_jdbc WHERE id < 0");
+            c.setAutoCommit(false);
+            c.setReadOnly(true);
+            Object level = value(c, "SHOW transaction_isolation");
+            String refused = said(() -> exec(c, "DELETE FROM drv_jdbc"));
+            c.rollback();
+            c.setReadOnly(false);
+            return alone + " " + level + " " + refused + " " + value(c, "SELECT count(*) FROM drv_jdbc WHERE id < 0");
         });
         check("terminated and connected again", url, "prepareThreshold=1", c -> {
             c.setAutoCommit(false);
