@@ -18,7 +18,6 @@ from psycopg.types.json import Jsonb
 
 from drivers import _places, faulty, limit, place  # noqa: F401  (fixtures)
 
-CHANGED = "a statement whose columns changed runs with the new ones instead of 0A000"
 SEVERAL = "statements of several keys between two Syncs are refused, also in a block"
 
 
@@ -347,7 +346,6 @@ def test_prepared_statements_of_many_clients(place):
     assert wrong == []
 
 
-@faulty(CHANGED)
 def test_prepared_statement_after_ddl(app):
     app.execute("DROP TABLE IF EXISTS drv3_ddl")
     app.execute("CREATE TABLE drv3_ddl (a int)")

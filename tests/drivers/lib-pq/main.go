@@ -116,7 +116,7 @@ func appChecks(variant, url string) {
 		defer statement.Close()
 		var wg sync.WaitGroup
 		var mutex sync.Mutex
-		wrong := 0
+		wrong := map[string]int{}
 		for g := 0; g < 10; g++ {
 			wg.Add(1)
 			go func() {
@@ -125,7 +125,7 @@ func appChecks(variant, url string) {
 					var v int
 					if err := statement.QueryRowContext(ctx, i).Scan(&v); err != nil || v != 2*i {
 						mutex.Lock()
-						wrong++
+						wrong[fmt.Sprint(said(err), v-2*i)]++
 						mutex.Unlock()
 					}
 				}
