@@ -17,6 +17,8 @@ import pytest
 
 from drivers import _places, limit, place  # noqa: F401  (fixtures)
 
+pytestmark = pytest.mark.slow  # its protocol is that of the other drivers: sanitizer runs do without
+
 
 @pytest.fixture
 def app(place):
