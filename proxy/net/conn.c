@@ -146,7 +146,7 @@ on_readable(struct ev_loop *ev, ev_io *w, int revents)
 		else if (n > 0)
 			feed(c);
 	}
-	if (n == IO_AGAIN)
+	if (n == IO_AGAIN && !c->broken)
 		return;
 	if (n == IO_BROKEN)
 		break_off(c);
@@ -376,6 +376,8 @@ conn_flush(struct conn *c)
 		ssize_t sent = io_write(c, v, n);
 		if (sent == IO_BROKEN) {
 			break_off(c);
+			if (c->tls && ev_is_active(&c->rio)) /* a failure of TLS's own makes no event of the socket */
+				ev_feed_event(c->loop->ev, &c->rio, EV_CUSTOM);
 			break;
 		}
 		if (sent > 0)

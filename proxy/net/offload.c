@@ -18,10 +18,11 @@ struct queue {
 	struct offload_job *first, **last;
 	pthread_t threads[THREADS];
 	int n_threads;
+	int most; /* threads; 0: not worked out yet */
 	bool stop;
 };
 
-static struct queue blocking = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+static struct queue blocking = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .most = THREADS};
 static struct queue computing = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
 
 static void *
@@ -50,8 +51,16 @@ work(void *arg)
 	return NULL;
 }
 
+/* One thread a core. */
+static int
+cores(void)
+{
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+	return n < 1 ? 1 : n > THREADS ? THREADS : (int)n;
+}
+
 static void
-put(struct queue *q, int most, struct loop *l, struct offload_job *j, void (*run)(struct offload_job *),
+put(struct queue *q, struct loop *l, struct offload_job *j, void (*run)(struct offload_job *),
     void (*done)(struct loop *, struct mail *))
 {
 	j->next = NULL;
@@ -59,7 +68,9 @@ put(struct queue *q, int most, struct loop *l, struct offload_job *j, void (*run
 	j->run = run;
 	j->mail.fn = done;
 	pthread_mutex_lock(&q->lock);
-	while (q->n_threads < most && pthread_create(&q->threads[q->n_threads], NULL, work, q) == 0)
+	if (q->most == 0)
+		q->most = cores();
+	while (q->n_threads < q->most && pthread_create(&q->threads[q->n_threads], NULL, work, q) == 0)
 		q->n_threads++;
 	if (q->n_threads == 0)
 		log_fatal("cannot start a thread");
@@ -75,14 +86,13 @@ put(struct queue *q, int most, struct loop *l, struct offload_job *j, void (*run
 void
 offload_run(struct loop *l, struct offload_job *j, void (*run)(struct offload_job *), void (*done)(struct loop *, struct mail *))
 {
-	put(&blocking, THREADS, l, j, run, done);
+	put(&blocking, l, j, run, done);
 }
 
 void
 offload_compute(struct loop *l, struct offload_job *j, void (*run)(struct offload_job *), void (*done)(struct loop *, struct mail *))
 {
-	long cores = sysconf(_SC_NPROCESSORS_ONLN);
-	put(&computing, cores < 1 ? 1 : cores > THREADS ? THREADS : (int)cores, l, j, run, done);
+	put(&computing, l, j, run, done);
 }
 
 static void

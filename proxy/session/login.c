@@ -375,7 +375,7 @@ encryption_request(struct session *s, const struct startup *req, size_t n)
 static bool
 direct_tls(struct session *s)
 {
-	if (!s->cfg->tls || s->is_unix) {
+	if (!s->cfg->tls || s->is_unix || conn_tx_pending(&s->conn) > 0) {
 		session_close(s, "direct TLS where none is configured");
 		return false;
 	}

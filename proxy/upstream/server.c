@@ -208,7 +208,7 @@ server_open(struct loop *l, const char *conninfo, const char *const *keys, const
 	dlist_init(&s->pooled.link);
 	replies_init(&s->replies);
 
-	const char *k[MAX_SETTINGS + 2], *v[MAX_SETTINGS + 2];
+	const char *k[MAX_SETTINGS + 3], *v[MAX_SETTINGS + 3];
 	int n = 0;
 	k[n] = "dbname"; /* with expand_dbname this is where a whole connection string goes */
 	v[n++] = conninfo;
@@ -217,6 +217,8 @@ server_open(struct loop *l, const char *conninfo, const char *const *keys, const
 		k[n] = *keys;
 		v[n++] = *values;
 	}
+	k[n] = "gssencmode"; /* only libpq could read what GSSAPI encrypts */
+	v[n++] = "disable";
 	k[n] = v[n] = NULL;
 	s->pg = PQconnectStartParams(k, v, 1);
 	if (!s->pg)
