@@ -29,6 +29,7 @@
 /* What the entry of a Parse or Close in the FIFO refers to. A name changes when the message is sent, and is as before again if
  * the server has ignored it. */
 struct naming {
+	struct dlist link;   /* in session->namings, oldest first, if of_client */
 	struct stmt *stmt;   /* what the name means now; NULL: it was closed */
 	struct stmt *before; /* what it meant; NULL: nothing */
 	bool of_client;      /* the client's own message: the name is one of its names */
@@ -77,18 +78,11 @@ stmt_unref(struct stmt *st)
 	free(st);
 }
 
-static char twice_mark[1]; /* ref of the first of two Parses */
-
-bool
-group_is_twice(const void *ref)
-{
-	return ref == twice_mark;
-}
-
 static struct naming *
 naming_new(struct stmt *st, struct span name)
 {
 	struct naming *p = xmalloc(sizeof *p + name.n + 1);
+	dlist_init(&p->link);
 	p->stmt = st ? stmt_ref(st) : NULL;
 	p->before = NULL;
 	p->of_client = p->only_judged = false;
@@ -104,6 +98,7 @@ rename_to(struct session *s, struct span name, struct stmt *st)
 {
 	struct naming *p = naming_new(st, name);
 	p->of_client = true;
+	dlist_add_tail(&s->namings, &p->link);
 	if (name.n == 0) {
 		p->before = s->unnamed;
 		s->unnamed = st ? stmt_ref(st) : NULL;
@@ -117,22 +112,38 @@ rename_to(struct session *s, struct span name, struct stmt *st)
 	return p;
 }
 
+/* The next change of the same name that has no answer yet; NULL: there is none. */
+static struct naming *
+next_naming(const struct session *s, const struct naming *p)
+{
+	for (struct dlist *i = p->link.next; i != &s->namings; i = i->next) {
+		struct naming *n = container_of(i, struct naming, link);
+		if (n->len == p->len && memcmp(n->name, p->name, p->len) == 0)
+			return n;
+	}
+	return NULL;
+}
+
 static void
 undo(struct session *s, struct naming *p, enum reply_end end)
 {
 	struct span name = span_of(p->name, p->len);
-	struct stmt *now = p->len == 0 ? s->unnamed : names_get(&s->stmts, name);
-	if (now != p->stmt)
-		return; /* it has come to mean something else since */
-	if (p->len == 0) {
-		/* PostgreSQL drops the unnamed statement before it looks at the text of the next. */
-		s->unnamed = end == REPLY_IGNORED && p->before ? stmt_ref(p->before) : NULL;
-	} else if (p->before) {
-		(void)names_put(&s->stmts, name, stmt_ref(p->before));
+	struct naming *later = next_naming(s, p);
+	/* PostgreSQL drops the unnamed statement before it looks at the text of the next. */
+	struct stmt *before = p->len == 0 && end == REPLY_FAILED ? NULL : p->before;
+	if (before)
+		(void)stmt_ref(before);
+	if (later) {
+		stmt_unref(later->before);
+		later->before = before;
+	} else if (p->len == 0) {
+		stmt_unref(s->unnamed);
+		s->unnamed = before;
+	} else if (before) {
+		stmt_unref(names_put(&s->stmts, name, before));
 	} else {
-		(void)names_take(&s->stmts, name);
+		stmt_unref(names_take(&s->stmts, name));
 	}
-	stmt_unref(now);
 }
 
 /* A statement means the same only under the same settings. */
@@ -150,13 +161,13 @@ struct failed_name {
 };
 
 static void
-note_failed_name(struct session *s, const struct naming *p)
+note_name(struct session *s, const struct stmt *st, struct span name)
 {
 	free(s->failed_name);
-	s->failed_name = xmalloc(sizeof *s->failed_name + p->len);
-	s->failed_name->id = p->stmt->id;
-	s->failed_name->len = p->len;
-	memcpy(s->failed_name->name, p->name, p->len);
+	s->failed_name = xmalloc(sizeof *s->failed_name + name.n);
+	s->failed_name->id = st->id;
+	s->failed_name->len = name.n;
+	memcpy(s->failed_name->name, name.p, name.n);
 }
 
 static bool
@@ -185,7 +196,7 @@ group_name_ended(struct leg *l, void *ref, enum reply_end end, bool sent)
 {
 	struct naming *p = ref;
 	struct session *s = l->session;
-	if (!p || ref == twice_mark)
+	if (!p)
 		return;
 	if (p->stmt && sent) {
 		struct stmt_id known = known_id(s, p->stmt->id), gone;
@@ -207,10 +218,11 @@ group_name_ended(struct leg *l, void *ref, enum reply_end end, bool sent)
 			s->n_closing--;
 		if (end != REPLY_DONE) {
 			if (p->stmt && p->len > 0)
-				note_failed_name(s, p);
+				note_name(s, p->stmt, span_of(p->name, p->len));
 			undo(s, p, end);
 		}
 	}
+	dlist_del(&p->link);
 	stmt_unref(p->stmt);
 	stmt_unref(p->before);
 	free(p);
@@ -718,11 +730,12 @@ send_parse(struct session *s, const struct wire_msg *m, const struct msg_parse *
 		send_whole(l, m); /* PREPARE made it on this server: 42P05 */
 		replies_push(q, REPLY_PARSE, REPLY_FORWARD, NULL);
 	} else if (names_get(&s->stmts, p->name)) {
-		/* Twice under the client's own name: the second gets PostgreSQL's 42P05. */
-		l->server->has.unclean = true;
-		send_whole(l, m);
-		replies_push(q, REPLY_PARSE, REPLY_SKIP, twice_mark);
-		send_whole(l, m);
+		/* Under the server's name of the one that has it: PostgreSQL's 42P05, if the text has no error of its own. */
+		struct stmt *has = names_get(&s->stmts, p->name);
+		ensure(l, has, false);
+		msg_put_parse_head(&w, p, span_of(name, stmt_id_name(has->id, name)));
+		send_copy(l, &w);
+		conn_send_ref(&l->server->conn, p->rest);
 		replies_push(q, REPLY_PARSE, REPLY_FORWARD, NULL);
 	} else if (stmt_set_has(&l->server->has.stmts, st->id)) {
 		struct naming *n = rename_to(s, p->name, st);
@@ -811,7 +824,7 @@ send_execute(struct session *s, const struct wire_msg *m, struct span portal)
 			return;
 		}
 		e = effect_new(st->plan, st->text);
-		s->holds |= txn_resets(s, p);
+		s->holds |= txn_holds(s, p);
 		char name[128];
 		if (p->pins & ~(unsigned)PIN_SETTING || (p->pins && !query_is_set_config(st->text, name, sizeof name)))
 			l->server->has.unclean = true;
@@ -826,6 +839,8 @@ send_close(struct session *s, const struct wire_msg *m, const struct msg_target 
 	struct leg *l = s->leg;
 	struct replies *q = &l->server->replies;
 	if (t->kind == 'S' && t->name.n > 0 && names_get(&s->stmts, t->name)) {
+		if (!replies_empty(q)) /* an error that is still to come may name it */
+			note_name(s, names_get(&s->stmts, t->name), t->name);
 		replies_push(q, REPLY_CLOSE, REPLY_FAKE, rename_to(s, t->name, NULL));
 		return;
 	}

@@ -454,7 +454,7 @@ static bool
 is_for_client(const struct reply *e)
 {
 	/* A statement of the client's that is made on this server at its first use: it has become bad since. */
-	return !e || e->action != REPLY_SKIP || (e->kind == REPLY_PARSE && e->ref && !leg_is_begin(e->ref)); /* or the first of two Parses */
+	return !e || e->action != REPLY_SKIP || (e->kind == REPLY_PARSE && e->ref && !leg_is_begin(e->ref));
 }
 
 static bool
@@ -573,6 +573,25 @@ send_restore(struct leg *l, void *sql)
 	send_own(l, sql, restore_mark);
 }
 
+/* A RESET that was rolled back, or a DISCARD that was not: what the server has is made sure of when it is linked next. */
+static void
+note_unknown_settings(struct leg *l, void *arg)
+{
+	(void)arg;
+	l->server->has.settings = UINT64_MAX;
+}
+
+void
+leg_restore_in_batch(struct leg *l)
+{
+	struct session *s = l->session;
+	if (!s->restore || !l->unsynced || !l->server)
+		return;
+	inject(l, span_str(s->restore), restore_mark);
+	free(s->restore);
+	s->restore = NULL;
+}
+
 bool
 leg_restore(struct session *s, bool ok)
 {
@@ -580,8 +599,7 @@ leg_restore(struct session *s, bool ok)
 	if (!sql)
 		return false;
 	s->restore = NULL;
-	if (ok)
-		leg_each(s, send_restore, sql);
+	leg_each(s, ok ? send_restore : note_unknown_settings, sql);
 	free(sql);
 	return ok;
 }

@@ -223,6 +223,17 @@ query_is_ignored(struct session *s, const struct plan *p, struct diag *d)
 	return true;
 }
 
+static bool
+resets_in_the_middle(const struct session *s, const struct plan *p)
+{
+	for (int i = 0; i + 1 < p->n_parts; i++) {
+		const struct plan *part = p->parts[i];
+		if (part->kind == STMT_SET && part->set.kind == SET_RESET ? settings_initial(s, part->set.name) != NULL : (part->kind == STMT_SET || part->kind == STMT_DISCARD) && txn_holds(s, part))
+			return true;
+	}
+	return false;
+}
+
 static enum rc
 process(struct session *s, const struct wire_msg *m, struct span sql, struct plan_entry *e)
 {
@@ -240,6 +251,11 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 	}
 	if (p->kind == STMT_BEGIN && s->tenant->db->set.pool_mode == POOL_MODE_STATEMENT) {
 		diag_set(&d, SQLSTATE_FEATURE_NOT_SUPPORTED, "transaction blocks are not allowed in statement pooling mode");
+		return refuse(s, m, &d);
+	}
+	if (p->kind == STMT_MULTI && resets_in_the_middle(s, p)) {
+		diag_set(&d, SQLSTATE_FEATURE_NOT_SUPPORTED, "pgspan cannot reset what the connection was opened with in the middle of a string of statements");
+		diag_hint(&d, "Send RESET, SET ... TO DEFAULT or DISCARD ALL by itself.");
 		return refuse(s, m, &d);
 	}
 	if (txn_lacks_sequence(s, p, &d))
@@ -311,7 +327,7 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 	char name[128];
 	if (p->pins & ~(unsigned)PIN_SETTING || (p->pins && !query_is_set_config(sql, name, sizeof name)))
 		l->server->has.unclean = true;
-	s->holds |= txn_resets(s, p);
+	s->holds |= txn_holds(s, p);
 	l->server->has.unnamed = (struct stmt_id){0, 0};
 	stmt_unref(s->unnamed); /* a simple Query destroys the unnamed statement */
 	s->unnamed = NULL;

@@ -315,6 +315,7 @@ ready_step(struct session *s)
 			return RC_AGAIN;
 		}
 		s->holds = false;
+		leg_restore_in_batch(l);
 	}
 	if (s->stream_left > 0)
 		return stream(s);
@@ -499,6 +500,7 @@ session_start(struct session_env *env, int fd, bool is_unix)
 	s->doomed.fn = free_session;
 	dlist_init(&s->settings);
 	dlist_init(&s->initial);
+	dlist_init(&s->namings);
 	dlist_init(&s->pending);
 	dlist_init(&s->savepoints);
 	s->leg = &s->first_leg;

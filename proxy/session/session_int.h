@@ -144,7 +144,8 @@ struct session {
 	struct names sql_prepared; /* sharded: SQL-level statements, name → the PREPARE's text (char *) */
 	struct names stmts;    /* named */
 	unsigned n_closing;    /* Closes that have no answer yet */
-	struct failed_name *failed_name; /* the last named one that could not be made: errors may name it still; NULL: none */
+	struct dlist namings;  /* Parses and Closes that have no answer yet: struct naming */
+	struct failed_name *failed_name; /* the last name that was lost: errors may speak of it still; NULL: none */
 	struct stmt *unnamed;
 	struct stmt *portal;   /* what the unnamed portal is bound to */
 	int portal_shard;      /* and where it is; -1: nowhere */
@@ -232,7 +233,6 @@ void portals_clear(struct session *s);
 void group_described(void *ref, const struct wire_msg *m, bool check);
 /* A Parse or Close (its ref) has ended; *sent*: the server has seen it, or would have. */
 void group_name_ended(struct leg *l, void *ref, enum reply_end end, bool sent);
-bool group_is_twice(const void *ref); /* the first of two Parses of a name that is taken */
 /* The client's name for the statement that servers know under the name at *internal*. */
 bool group_statement_name(struct session *s, const char *internal, struct span *name);
 /* EXECUTE, as SQL, of a statement that Parse made (in EXPLAIN, in CREATE TABLE AS, too): puts the text with the servers' name
@@ -267,6 +267,8 @@ void leg_tell(struct leg *l, struct span sql);
 bool leg_is_begin(const void *ref);
 /* Opens a block of pgspan's own, for a statement that several shards must do together or not at all. */
 void leg_begin_implicit(struct leg *l);
+/* The same in the middle of a batch of the extended protocol. */
+void leg_restore_in_batch(struct leg *l);
 /* Makes session->restore again on every leg, if there is any; *ok* false: it is forgotten, for the RESET was rolled back. */
 bool leg_restore(struct session *s, bool ok);
 void leg_init(struct session *s, struct leg *l);
@@ -321,9 +323,9 @@ void fan_copy(struct session *s, char type, struct span body);
 /* txn.c */
 struct effect *effect_new(struct plan_entry *plan, struct span text); /* NULL: it has none */
 void effect_free(struct effect *e);
-/* Whether what stands behind the statement must wait for its answer: it resets what the startup packet has set, or drops all
- * prepared statements. */
-bool txn_resets(const struct session *s, const struct plan *p);
+/* Whether what stands behind the statement must wait for its answer: it resets what the startup packet has set, drops all
+ * prepared statements, or makes one by SQL. */
+bool txn_holds(const struct session *s, const struct plan *p);
 /* One statement has succeeded; its tag. */
 void txn_command(struct session *s, struct effect *e, struct span tag);
 /* A ReadyForQuery came: the block or implicit transaction may be over. */
@@ -352,7 +354,7 @@ const char *settings_initial(const struct session *s, const char *name);
 /* Adds what makes all settings that hold. True: a role is among them. */
 bool settings_put_all(const struct session *s, struct wbuf *w);
 /* What makes the startup packet's setting of that name; NULL: all, but the role. */
-void settings_put_initial(const struct session *s, const char *name, struct wbuf *w);
+void settings_put_initial(const struct session *s, const char *name, struct wbuf *w); /* one SELECT */
 void txn_fini(struct session *s);
 void txn_forget_all(struct session *s); /* DISCARD ALL */
 

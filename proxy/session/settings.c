@@ -306,10 +306,16 @@ void
 settings_put_initial(const struct session *s, const char *name, struct wbuf *w)
 {
 	const struct dlist *lists[] = {&s->initial, &s->settings};
-	for (size_t k = 0; k < ARRAY_LEN(lists); k++)
+	static const char select[] = "SELECT ";
+	for (size_t k = 0; k < ARRAY_LEN(lists); k++) {
 		for (struct dlist *i = lists[k]->next; i != lists[k]; i = i->next) {
 			const struct setting *g = container_of(i, struct setting, link);
-			if (g->initial && (name ? strcmp(g->name, name) == 0 : !setting_is_role(g->name)))
-				put(w, g);
+			if (!g->initial || (name ? strcmp(g->name, name) != 0 : setting_is_role(g->name)))
+				continue;
+			/* Each is "SELECT set_config(…)": together they are one statement, which a Parse can hold. */
+			const char *call = g->sql + sizeof select - 1;
+			wbuf_bytes(w, w->n == 0 ? select : ", ", w->n == 0 ? sizeof select - 1 : 2);
+			wbuf_bytes(w, call, strlen(call));
 		}
+	}
 }

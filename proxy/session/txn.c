@@ -64,13 +64,13 @@ effect_free(struct effect *e)
 }
 
 bool
-txn_resets(const struct session *s, const struct plan *p)
+txn_holds(const struct session *s, const struct plan *p)
 {
 	bool settings = !dlist_empty(&s->settings) || !dlist_empty(&s->initial);
 	switch (p->kind) {
 	case STMT_MULTI:
 		for (int i = 0; i < p->n_parts; i++)
-			if (txn_resets(s, p->parts[i]))
+			if (txn_holds(s, p->parts[i]))
 				return true;
 		return false;
 	case STMT_SET:
@@ -78,6 +78,8 @@ txn_resets(const struct session *s, const struct plan *p)
 	case STMT_DISCARD:
 	case STMT_DEALLOCATE:
 		return !p->name;
+	case STMT_PREPARE:
+		return true; /* its name is one of those that Parse makes */
 	default:
 		return false;
 	}
@@ -400,7 +402,9 @@ txn_forget_all(struct session *s)
 	free(s->restore);
 	s->restore = NULL;
 	struct wbuf w = {0};
-	(void)settings_put_all(s, &w);
+	settings_put_initial(s, NULL, &w);
+	settings_put_initial(s, "session_authorization", &w);
+	settings_put_initial(s, "role", &w);
 	if (w.n)
 		s->restore = xstrndup(w.p, w.n);
 	wbuf_fini(&w);

@@ -137,7 +137,7 @@ match__fake_replies__keep_their_place_and_die_with_an_error(void **state)
 	(void)state;
 	check("P~BES", "2CZ", "m+Bf+Ef+Sf", true);
 	check("BP~BES", "2E2CZ", "+Bf" "m" "!E-Bf" "B" "B" "+Sf", true);
-	check("BEP~S", "EZ", "-B-E-Pf+Sf", true);
+	check("BEP~S", "EZ", "!P!E-Bf+Sf", true);
 }
 
 static void
