@@ -974,10 +974,12 @@ with_fan(struct session *s, struct group *g, struct look *k, struct diag *d)
 	struct wbuf before = {0};
 	struct stmt *st = g->stmt;
 	enum rc rc = RC_FAIL;
-	if (g->n_binds != 1 || g->n_executes != 1 || g->end != 'S' || g->row_limit || (g->describe_statement && !g->for_all)) {
+	/* A limit means nothing to what returns no rows; pgjdbc sends one with each COMMIT. */
+	bool suspends = g->row_limit && (!g->plan || g->plan->flags & PLAN_RETURNS_ROWS);
+	if (g->n_binds != 1 || g->n_executes != 1 || g->end != 'S' || suspends || (g->describe_statement && !g->for_all)) {
 		diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED,
-		    g->row_limit ? "pgspan cannot suspend a portal that several shards fill" : "pgspan runs a statement of several shards only between Syncs of its own");
-		diag_hint(d, "%s", g->row_limit ? "Fetch all rows, or use LIMIT." : "Send Parse, Bind, Describe, Execute and Sync for it alone.");
+		    suspends ? "pgspan cannot suspend a portal that several shards fill" : "pgspan runs a statement of several shards only between Syncs of its own");
+		diag_hint(d, "%s", suspends ? "Fetch all rows, or use LIMIT." : "Send Parse, Bind, Describe, Execute and Sync for it alone.");
 		return RC_FAIL;
 	}
 	struct wire_msg m;
