@@ -1187,10 +1187,10 @@ group_process(struct session *s)
 		return lone_sync(s);
 	if (measure(s, &g) != RC_OK || query_must_wait_for_catalog(s))
 		return RC_AGAIN;
-	s->waits_catalog = false;
-	s->catalog_tries = 0;
+	struct diag d;
+	diag_clear(&d);
 	arena_init(&g.mem);
-	enum rc rc = with_group(s, &g, &k);
+	enum rc rc = query_wait_was_cancelled(s, &d) ? refuse(s, &d) : with_group(s, &g, &k);
 	look_fini(&k);
 	arena_fini(&g.mem);
 	return rc;

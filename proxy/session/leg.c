@@ -936,6 +936,11 @@ leg_request_cancel(struct session *s)
 		go_on(s);
 		return;
 	}
+	if (s->waits_catalog) {
+		s->wait_cancelled = true;
+		session_process(s);
+		return;
+	}
 	leg_each(s, cancel_one, NULL);
 }
 

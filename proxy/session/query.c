@@ -134,7 +134,7 @@ query_must_wait_for_catalog(struct session *s)
 	const struct tenant *t = s->tenant;
 	uint64_t wanted = fleet_ddl_epoch(env->tenants.fleet);
 	const struct catalog *c = t->db->sharded ? env->catalog(env, t->db) : NULL;
-	if (!t->db->sharded || (c ? catalog_epoch(c) >= wanted : wanted == 0))
+	if (s->wait_cancelled || !t->db->sharded || (c ? catalog_epoch(c) >= wanted : wanted == 0))
 		return false;
 	/* A first shard that does not answer has no newer catalog to give: what can be planned with the old one goes on. */
 	if (++s->catalog_tries > CATALOG_TRIES || atomic_load(&t->healths[0]->down_until_ms) > session_now_ms(s))
@@ -145,6 +145,17 @@ query_must_wait_for_catalog(struct session *s)
 	ev_timer_set(&s->timer, CATALOG_POLL_S, 0.);
 	ev_timer_start(env->loop->ev, &s->timer);
 	return true;
+}
+
+bool
+query_wait_was_cancelled(struct session *s, struct diag *d)
+{
+	bool cancelled = s->wait_cancelled;
+	s->waits_catalog = s->wait_cancelled = false;
+	s->catalog_tries = 0;
+	if (cancelled)
+		diag_set(d, SQLSTATE_QUERY_CANCELED, "canceling statement due to user request");
+	return cancelled;
 }
 
 /* The shards of a text with several statements: all of them must run on one. */
@@ -263,8 +274,8 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 	/* DEALLOCATE of a statement that Parse made: only the client's name goes (C22). */
 	if (query_must_wait_for_catalog(s))
 		return RC_AGAIN;
-	s->waits_catalog = false;
-	s->catalog_tries = 0;
+	if (query_wait_was_cancelled(s, &d))
+		return refuse(s, m, &d);
 	if (p->kind == STMT_DEALLOCATE && p->name && names_get(&s->stmts, span_str(p->name))) {
 		if (session_status(s) != 'E') {
 			stmt_unref(names_take(&s->stmts, span_str(p->name)));

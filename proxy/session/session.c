@@ -277,12 +277,29 @@ copy_to_fan(struct session *s)
 	return RC_OK;
 }
 
+/* The functions on large objects, which libpq calls this way, leave nothing behind in the server session (pg_proc.dat). */
+static bool
+is_large_object_function(uint32_t oid)
+{
+	static const uint32_t known[] = {715, 764, 765, 767, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170, 3171, 3172, 3457, 3458, 3459, 3460};
+	for (size_t i = 0; i < ARRAY_LEN(known); i++)
+		if (known[i] == oid)
+			return true;
+	return false;
+}
+
 static enum rc
 function_call(struct session *s, const struct wire_head *h)
 {
 	struct diag d;
 	diag_clear(&d);
 	struct leg *l = s->leg;
+	struct span rx = conn_rx(&s->conn);
+	if (rx.n < WIRE_HEAD_BYTES + 4 && h->total >= WIRE_HEAD_BYTES + 4)
+		return RC_AGAIN;
+	/* Any other may lock, set, listen: the server is cleaned before anybody else gets it. */
+	if (h->total < WIRE_HEAD_BYTES + 4 || !is_large_object_function(wire_load_u32((const unsigned char *)rx.p + WIRE_HEAD_BYTES)))
+		s->pins |= PIN_OTHER;
 	if (!l->server) {
 		enum rc rc = leg_attach(s, 0, 0, &d);
 		if (rc != RC_OK)
@@ -290,6 +307,7 @@ function_call(struct session *s, const struct wire_head *h)
 	}
 	leg_begin(s, l);
 	l->unsynced = false;
+	l->server->has.unclean |= (s->pins & PIN_OTHER) != 0;
 	replies_push(&l->server->replies, REPLY_FUNCTION, REPLY_FORWARD, NULL);
 	s->stream_left = h->total;
 	s->stream_forward = true;

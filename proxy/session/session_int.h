@@ -217,6 +217,8 @@ enum rc query_process(struct session *s, const struct wire_msg *m);
 enum rc group_process(struct session *s);
 /* Sharded databases: DDL was seen and the catalog has not been loaded since; session_process() will be called. */
 bool query_must_wait_for_catalog(struct session *s);
+/* To be called when there is nothing to wait for any more: true, *d*: the wait was cancelled. */
+bool query_wait_was_cancelled(struct session *s, struct diag *d);
 enum route_status query_route(struct session *s, const struct plan *p, const struct route_values *v, struct target_set *t, struct diag *d);
 /* sql_prepare.c: PREPARE, EXECUTE and DEALLOCATE on a sharded database. EXECUTE: where its statement must run, for these arguments. */
 enum route_status sql_execute_route(struct session *s, const struct plan *p, struct span sql, struct target_set *t, bool *writes, struct diag *d);
