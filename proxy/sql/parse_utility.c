@@ -366,7 +366,8 @@ analyze_on_tables(struct analysis *an, Node *node, enum stmt_kind kind, unsigned
 	an->no_cache = true;
 	if (ddl_needs_no_block(node))
 		an->plan->flags |= PLAN_NO_BLOCK;
-	if (ddl_makes_temp(node))
+	/* Anything may be made in the temporary schema: functions, types, statistics, … */
+	if (ddl_makes_temp(node) || strcasestr(an->sql, "pg_temp"))
 		an->plan->pins |= PIN_TEMP;
 	if (an->sharded)
 		route_ddl(an, node);

@@ -213,7 +213,7 @@ class Proxy:
                     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
                     "TSAN_OPTIONS": "halt_on_error=0:exitcode=66", **(env or {})}
         # A client's settings must not become the servers' through libpq's environment.
-        for name in [n for n in self.env if n.startswith("PG") and n != "PGSPAN"]:
+        for name in [n for n in self.env if n.startswith("PG") and not n.startswith("PGSPAN")]:
             del self.env[name]
         self.process, self.expect_exit = None, False
         self.checked = 0  # how much of the log check() has seen: a report fails one test, not all after it
