@@ -29,7 +29,7 @@
 /* What the entry of a Parse or Close in the FIFO refers to. A name changes when the message is sent, and is as before again if
  * the server has ignored it. */
 struct naming {
-	struct dlist link;   /* in session->namings, oldest first, if of_client */
+	struct dlist link;   /* in session->namings, oldest first */
 	struct stmt *stmt;   /* what the name means now; NULL: it was closed */
 	struct stmt *before; /* what it meant; NULL: nothing */
 	bool of_client;      /* the client's own message: the name is one of its names */
@@ -79,10 +79,11 @@ stmt_unref(struct stmt *st)
 }
 
 static struct naming *
-naming_new(struct stmt *st, struct span name)
+naming_new(struct session *s, struct stmt *st, struct span name)
 {
 	struct naming *p = xmalloc(sizeof *p + name.n + 1);
 	dlist_init(&p->link);
+	dlist_add_tail(&s->namings, &p->link);
 	p->stmt = st ? stmt_ref(st) : NULL;
 	p->before = NULL;
 	p->of_client = p->only_judged = false;
@@ -96,19 +97,14 @@ naming_new(struct stmt *st, struct span name)
 static struct naming *
 rename_to(struct session *s, struct span name, struct stmt *st)
 {
-	struct naming *p = naming_new(st, name);
+	struct naming *p = naming_new(s, st, name);
 	p->of_client = true;
-	dlist_add_tail(&s->namings, &p->link);
 	if (name.n == 0) {
 		p->before = s->unnamed;
 		s->unnamed = st ? stmt_ref(st) : NULL;
 	} else {
 		p->before = st ? names_put(&s->stmts, name, stmt_ref(st)) : names_take(&s->stmts, name);
 	}
-	if (st)
-		st->in_flight++;
-	else
-		s->n_closing++;
 	return p;
 }
 
@@ -118,7 +114,7 @@ next_naming(const struct session *s, const struct naming *p)
 {
 	for (struct dlist *i = p->link.next; i != &s->namings; i = i->next) {
 		struct naming *n = container_of(i, struct naming, link);
-		if (n->len == p->len && memcmp(n->name, p->name, p->len) == 0)
+		if (n->of_client && n->len == p->len && memcmp(n->name, p->name, p->len) == 0)
 			return n;
 	}
 	return NULL;
@@ -161,13 +157,13 @@ struct failed_name {
 };
 
 static void
-note_name(struct session *s, const struct stmt *st, struct span name)
+note_name(struct failed_name **slot, struct stmt_id id, struct span name)
 {
-	free(s->failed_name);
-	s->failed_name = xmalloc(sizeof *s->failed_name + name.n);
-	s->failed_name->id = st->id;
-	s->failed_name->len = name.n;
-	memcpy(s->failed_name->name, name.p, name.n);
+	free(*slot);
+	*slot = xmalloc(sizeof **slot + name.n);
+	(*slot)->id = id;
+	(*slot)->len = name.n;
+	memcpy((*slot)->name, name.p, name.n);
 }
 
 static bool
@@ -182,13 +178,16 @@ bool
 group_statement_name(struct session *s, const char *internal, struct span *name)
 {
 	char text[STMT_NAME_BYTES];
-	const struct failed_name *f = s->failed_name;
+	const struct failed_name *known[] = {s->failed_name, s->taken_name};
 	if (names_find(&s->stmts, has_name, internal, name))
 		return true;
-	if (!f || memcmp(internal, text, stmt_id_name(f->id, text)) != 0)
-		return false;
-	*name = span_of(f->name, f->len);
-	return true;
+	for (size_t i = 0; i < ARRAY_LEN(known); i++) {
+		if (known[i] && memcmp(internal, text, stmt_id_name(known[i]->id, text)) == 0) {
+			*name = span_of(known[i]->name, known[i]->len);
+			return true;
+		}
+	}
+	return false;
 }
 
 void
@@ -212,13 +211,9 @@ group_name_ended(struct leg *l, void *ref, enum reply_end end, bool sent)
 			stmt_set_remove(&l->server->has.stmts, p->stmt->id);
 	}
 	if (p->of_client) {
-		if (p->stmt)
-			p->stmt->in_flight--;
-		else
-			s->n_closing--;
 		if (end != REPLY_DONE) {
 			if (p->stmt && p->len > 0)
-				note_name(s, p->stmt, span_of(p->name, p->len));
+				note_name(&s->failed_name, p->stmt->id, span_of(p->name, p->len));
 			undo(s, p, end);
 		}
 	}
@@ -425,12 +420,17 @@ route_bind(struct session *s, struct group *g, struct stmt *st, const struct pla
 	return ROUTED;
 }
 
-/* Whether the answer to a message that was sent decides what the name means. */
+/* Whether the answer to a message that was sent decides what the name means, or whether the server has its statement. */
 static bool
 is_unsure(const struct session *s, struct span name)
 {
 	const struct stmt *st = find_stmt(s, name);
-	return st ? st->in_flight > 0 : s->n_closing > 0;
+	for (struct dlist *i = s->namings.next; i != &s->namings; i = i->next) {
+		const struct naming *n = container_of(i, struct naming, link);
+		if (st ? n->stmt && stmt_id_eq(n->stmt->id, st->id) : !n->stmt && n->len == name.n && memcmp(n->name, name.p, name.n) == 0)
+			return true;
+	}
+	return false;
 }
 
 static enum route_status
@@ -659,7 +659,26 @@ ensure(struct leg *l, struct stmt *st, bool unnamed)
 	}
 	msg_put_parse(&w, n, st->text, st->types, st->n_types);
 	send_copy(l, &w);
-	replies_push(&sv->replies, REPLY_PARSE, REPLY_SKIP, naming_new(st, n));
+	replies_push(&sv->replies, REPLY_PARSE, REPLY_SKIP, naming_new(l->session, st, n));
+}
+
+/* A statement that every server can be made to have, also in a block that has failed: whoever is sent there under this name gets
+ * PostgreSQL's 42P05, unless its text has an error of its own. In the message the client's *name* takes its place. */
+static const struct stmt_id taken_id = {UINT64_MAX, UINT64_MAX};
+
+static void
+take_a_name(struct leg *l, struct span name)
+{
+	struct replies *q = &l->server->replies;
+	struct wbuf w = {0};
+	char taken[STMT_NAME_BYTES];
+	struct span t = span_of(taken, stmt_id_name(taken_id, taken));
+	msg_put_close(&w, 'S', t);
+	msg_put_parse(&w, t, SPAN_LIT(""), NULL, 0);
+	send_copy(l, &w);
+	replies_push(q, REPLY_CLOSE, REPLY_SKIP, NULL);
+	replies_push(q, REPLY_PARSE, REPLY_SKIP, NULL);
+	note_name(&l->session->taken_name, taken_id, name);
 }
 
 /* The name that an identifier spells. False: it is none, or longer than names are. */
@@ -688,15 +707,15 @@ group_execute_by_sql(struct leg *l, const struct plan *p, struct span sql, struc
 	struct session *s = l->session;
 	struct scan_iter it;
 	struct scan_token t;
-	bool execute = false;
+	bool execute = false, prepare = p->kind == STMT_PREPARE;
 	if (s->stmts.n == 0 || s->tenant->db->sharded || p->kind == STMT_SELECT || p->kind == STMT_INSERT || p->kind == STMT_UPDATE || p->kind == STMT_DELETE)
 		return false;
 	scan_iter_init(&it, sql.p, sql.n, meaning_scan_flags(s));
 	for (int i = 0; scan_next(&it, &t); i++) {
-		if (i == 0 && !scan_is_word(sql.p, &t, "execute") && !scan_is_word(sql.p, &t, "explain") && !scan_is_word(sql.p, &t, "create"))
+		if (i == 0 && !prepare && !scan_is_word(sql.p, &t, "execute") && !scan_is_word(sql.p, &t, "explain") && !scan_is_word(sql.p, &t, "create"))
 			return false;
 		if (!execute) {
-			execute = scan_is_word(sql.p, &t, "execute");
+			execute = prepare || scan_is_word(sql.p, &t, "execute");
 			continue;
 		}
 		char name[STMT_NAME_BYTES], wanted[128];
@@ -705,9 +724,12 @@ group_execute_by_sql(struct leg *l, const struct plan *p, struct span sql, struc
 		struct stmt *st = names_get(&s->stmts, span_str(wanted));
 		if (!st)
 			return false;
-		ensure(l, st, false);
+		if (prepare)
+			take_a_name(l, span_str(wanted));
+		else
+			ensure(l, st, false);
 		wbuf_bytes(w, sql.p, t.off);
-		wbuf_bytes(w, name, stmt_id_name(st->id, name));
+		wbuf_bytes(w, name, stmt_id_name(prepare ? taken_id : st->id, name));
 		wbuf_bytes(w, sql.p + t.off + t.len, sql.n - t.off - t.len);
 		return true;
 	}
@@ -730,10 +752,8 @@ send_parse(struct session *s, const struct wire_msg *m, const struct msg_parse *
 		send_whole(l, m); /* PREPARE made it on this server: 42P05 */
 		replies_push(q, REPLY_PARSE, REPLY_FORWARD, NULL);
 	} else if (names_get(&s->stmts, p->name)) {
-		/* Under the server's name of the one that has it: PostgreSQL's 42P05, if the text has no error of its own. */
-		struct stmt *has = names_get(&s->stmts, p->name);
-		ensure(l, has, false);
-		msg_put_parse_head(&w, p, span_of(name, stmt_id_name(has->id, name)));
+		take_a_name(l, p->name);
+		msg_put_parse_head(&w, p, span_of(name, stmt_id_name(taken_id, name)));
 		send_copy(l, &w);
 		conn_send_ref(&l->server->conn, p->rest);
 		replies_push(q, REPLY_PARSE, REPLY_FORWARD, NULL);
@@ -840,7 +860,7 @@ send_close(struct session *s, const struct wire_msg *m, const struct msg_target 
 	struct replies *q = &l->server->replies;
 	if (t->kind == 'S' && t->name.n > 0 && names_get(&s->stmts, t->name)) {
 		if (!replies_empty(q)) /* an error that is still to come may name it */
-			note_name(s, names_get(&s->stmts, t->name), t->name);
+			note_name(&s->failed_name, ((const struct stmt *)names_get(&s->stmts, t->name))->id, t->name);
 		replies_push(q, REPLY_CLOSE, REPLY_FAKE, rename_to(s, t->name, NULL));
 		return;
 	}

@@ -188,18 +188,22 @@ leg_choose(struct session *s, bool read_only)
 /* --- linking --- */
 
 static void
-inject(struct leg *l, struct span sql, void *ref)
+inject(struct leg *l, struct span sql, struct span portal, void *ref)
 {
 	struct wbuf w = {0};
 	struct server *sv = l->server;
 	msg_put_parse(&w, SPAN_NONE, sql, NULL, 0);
-	msg_put_bind_text(&w, SPAN_NONE, SPAN_NONE, NULL, 0);
-	msg_put_execute(&w, SPAN_NONE, 0);
+	msg_put_bind_text(&w, portal, SPAN_NONE, NULL, 0);
+	msg_put_execute(&w, portal, 0);
+	if (portal.n > 0)
+		msg_put_close(&w, 'P', portal);
 	conn_send_copy(&sv->conn, w.p, w.n);
 	wbuf_fini(&w);
 	replies_push(&sv->replies, REPLY_PARSE, REPLY_SKIP, ref);
 	replies_push(&sv->replies, REPLY_BIND, REPLY_SKIP, ref);
 	replies_push(&sv->replies, REPLY_EXECUTE, REPLY_SKIP, ref);
+	if (portal.n > 0)
+		replies_push(&sv->replies, REPLY_CLOSE, REPLY_SKIP, ref);
 	sv->has.unnamed = (struct stmt_id){0, 0};
 	l->unsynced = true;
 }
@@ -209,9 +213,9 @@ leg_begin(struct session *s, struct leg *l)
 {
 	if ((s->tx != TX_HELD && s->tx != TX_OPEN) || !s->begin_sql || l->in_block)
 		return;
-	inject(l, span_str(s->begin_sql), begin_mark);
+	inject(l, span_str(s->begin_sql), SPAN_NONE, begin_mark);
 	for (struct dlist *i = s->preamble.next; i != &s->preamble; i = i->next)
-		inject(l, span_str(container_of(i, struct setting, link)->sql), begin_mark);
+		inject(l, span_str(container_of(i, struct setting, link)->sql), SPAN_NONE, begin_mark);
 	l->in_block = true;
 	s->tx = TX_OPEN;
 }
@@ -219,7 +223,7 @@ leg_begin(struct session *s, struct leg *l)
 void
 leg_tell(struct leg *l, struct span sql)
 {
-	inject(l, sql, begin_mark);
+	inject(l, sql, SPAN_NONE, begin_mark);
 }
 
 bool
@@ -231,7 +235,7 @@ leg_is_begin(const void *ref)
 void
 leg_begin_implicit(struct leg *l)
 {
-	inject(l, SPAN_LIT("BEGIN"), begin_mark);
+	inject(l, SPAN_LIT("BEGIN"), SPAN_NONE, begin_mark);
 	l->in_block = true;
 }
 
@@ -483,7 +487,7 @@ on_error(struct relay *r, const struct wire_msg *m, const struct reply *e, struc
 		return false;
 	}
 	if (fatal) {
-		if (!replies_head(&r->server->replies) && s->tx == TX_IDLE)
+		if (!e && s->tx == TX_IDLE && s->pins == 0 && !l->unsynced)
 			return false; /* it ends while it does nothing for us: that costs nobody anything */
 		if (l->saved.n > 0 && !r->forwarded)
 			return false; /* the read will run elsewhere */
@@ -587,7 +591,8 @@ leg_restore_in_batch(struct leg *l)
 	struct session *s = l->session;
 	if (!s->restore || !l->unsynced || !l->server)
 		return;
-	inject(l, span_str(s->restore), restore_mark);
+	/* A portal of its own: the client's unnamed one may be in use. */
+	inject(l, span_str(s->restore), SPAN_LIT("pgspan"), restore_mark);
 	free(s->restore);
 	s->restore = NULL;
 }

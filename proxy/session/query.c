@@ -284,11 +284,6 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 			return RC_OK;
 		}
 	}
-	/* Names made by Parse and by PREPARE are of one kind. */
-	if (p->kind == STMT_PREPARE && p->name && names_get(&s->stmts, span_str(p->name)) && session_status(s) != 'E') {
-		diag_set(&d, "42P05", "prepared statement \"%s\" already exists", p->name);
-		return refuse(s, m, &d);
-	}
 	int shard = 0;
 	bool execute_writes = false;
 	if (s->tenant->db->sharded) {

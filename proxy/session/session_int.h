@@ -44,7 +44,6 @@ enum session_tx {
 /* A prepared statement as the client knows it. */
 struct stmt {
 	int refs;
-	int in_flight; /* Parses of it that have no answer yet */
 	struct stmt_id id;  /* of text and types, and of what the text meant when it was made */
 	uint64_t epoch;     /* fleet_ddl_epoch() when it was made */
 	uint64_t shape;     /* hash of the RowDescription that the client was told; 0: it was not */
@@ -143,9 +142,9 @@ struct session {
 	/* statements */
 	struct names sql_prepared; /* sharded: SQL-level statements, name → the PREPARE's text (char *) */
 	struct names stmts;    /* named */
-	unsigned n_closing;    /* Closes that have no answer yet */
-	struct dlist namings;  /* Parses and Closes that have no answer yet: struct naming */
+	struct dlist namings;  /* Parses and Closes of named and unnamed statements that have no answer yet, pgspan's own too: struct naming */
 	struct failed_name *failed_name; /* the last name that was lost: errors may speak of it still; NULL: none */
+	struct failed_name *taken_name;  /* the last that was taken when it was to be made; NULL: none */
 	struct stmt *unnamed;
 	struct stmt *portal;   /* what the unnamed portal is bound to */
 	int portal_shard;      /* and where it is; -1: nowhere */
@@ -237,7 +236,7 @@ void group_described(void *ref, const struct wire_msg *m, bool check);
 void group_name_ended(struct leg *l, void *ref, enum reply_end end, bool sent);
 /* The client's name for the statement that servers know under the name at *internal*. */
 bool group_statement_name(struct session *s, const char *internal, struct span *name);
-/* EXECUTE, as SQL, of a statement that Parse made (in EXPLAIN, in CREATE TABLE AS, too): puts the text with the servers' name
+/* EXECUTE, as SQL, of a statement that Parse made (in EXPLAIN, in CREATE TABLE AS, too), or PREPARE under its name: puts the text with the servers' name
  * for it, and makes sure that the leg's has it. False: it is no such text. */
 bool group_execute_by_sql(struct leg *l, const struct plan *p, struct span sql, struct wbuf *w);
 
