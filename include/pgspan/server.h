@@ -51,6 +51,7 @@ struct server {
 		struct stmt_id unnamed;  /* the unnamed one; all zero: none, or not known */
 		uint64_t settings;       /* hash of the settings that were made; 0: none */
 		bool role;               /* the role or the authorization may be another than the login's */
+		uint64_t role_epoch;     /* fleet_ddl_epoch() when the server was last handed out */
 		bool unclean;            /* more than these: DISCARD ALL before anybody else gets it */
 	} has;
 

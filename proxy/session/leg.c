@@ -13,6 +13,7 @@
 
 #include "pgspan/janitor.h"
 #include "pgspan/log.h"
+#include "pgspan/owners.h"
 #include "pgspan/sqlstate.h"
 
 #define SAVED_MAX 65536 /* bytes of a read that are kept to be run elsewhere */
@@ -267,12 +268,20 @@ send_link(struct leg *l)
 	(void)conn_flush(&l->server->conn); /* if it broke, input tells */
 }
 
+static const char *
+label_of(const struct leg *l)
+{
+	return l->session->tenant->db->shards[l->shard].servers[l->number].label;
+}
+
 static enum rc
 take_server(struct leg *l, struct server *sv)
 {
 	struct session *s = l->session;
 	ev_timer_stop(s->env->loop->ev, &s->timer);
 	l->server = sv;
+	if (s->tenant->db->set.pool_mode == POOL_MODE_SESSION)
+		owners_set(label_of(l), server_pid(sv), session_pid(s));
 	sv->ops = &server_ops;
 	sv->user = l;
 	relay_init(&l->relay, sv, &s->conn, &relay_ops);
@@ -280,6 +289,11 @@ take_server(struct leg *l, struct server *sv)
 	wbuf_clear(&l->saved);
 	l->flushed = false;
 	names_clear(&l->prepared, NULL); /* it is another server than before */
+	/* A role's name may be another role's since. */
+	uint64_t epoch = fleet_ddl_epoch(s->env->tenants.fleet);
+	if (sv->has.role && sv->has.role_epoch != epoch)
+		sv->has.settings = UINT64_MAX;
+	sv->has.role_epoch = epoch;
 	if (sv->has.settings != s->settings_hash) {
 		send_link(l);
 		return RC_AGAIN;
@@ -521,15 +535,17 @@ on_parameter(struct relay *r, const struct wire_msg *m, bool mine)
 	return !mine || (head && head->ref == restore_mark); /* what linking brings about the client knows already */
 }
 
-/* Clients tell their own notifications by the process ID, which they know from BackendKeyData. */
+/* Clients tell their own notifications by the process ID, which they know from BackendKeyData; others' where it is known. */
 static bool
 on_notification(struct relay *r, const struct wire_msg *m, struct wbuf *instead)
 {
 	struct leg *l = container_of(r, struct leg, relay);
-	if (m->len < 4 || wire_load_u32(m->body) != server_pid(r->server))
+	uint32_t pid = m->len < 4 ? 0 : wire_load_u32(m->body);
+	uint32_t client = pid == server_pid(r->server) ? session_pid(l->session) : owners_get(label_of(l), pid);
+	if (client == 0)
 		return true;
 	wbuf_begin(instead, 'A');
-	wbuf_u32(instead, session_pid(l->session));
+	wbuf_u32(instead, client);
 	wbuf_bytes(instead, m->body + 4, m->len - 4);
 	wbuf_end(instead);
 	return false;
@@ -837,6 +853,8 @@ abandon(struct leg *l, void *arg)
 	if (!certain && !l->lost && !replies_empty(&sv->replies))
 		server_cancel(sv, NULL);
 	drop_replies(l);
+	if (s->tenant->db->set.pool_mode == POOL_MODE_SESSION)
+		owners_set(label_of(l), server_pid(sv), 0);
 	leg_forget_server(l);
 	if (certain)
 		janitor_take(sv, discard);

@@ -62,3 +62,21 @@ def test_datestyle_is_set_by_halves(pair):
     assert (b.rows(day), a.rows(day)) == ([["2001-12-27"]], [["12/27/2001"]])
     a.query("RESET datestyle")
     assert (b.rows(day), a.rows(day)) == ([["2001-12-27"]], [["2001-12-27"]])
+
+
+def test_a_role_made_again_is_another(new_proxy):
+    """The server that still has the role of before must take on the new one of that name."""
+    proxy = new_proxy({"proxy": {"workers": 1}, "database:single": {"default_pool_size": 3}}, env={"PGSPAN_FAULT": "pool-rotate"})
+    with proxy.wire(db="single", user="postgres") as a, proxy.wire(db="single", user="postgres") as b, \
+            proxy.wire(db="single", user="postgres") as c:
+        for each in (a, b, c):
+            each.query("BEGIN; SELECT 1")
+        for each in (a, b, c):
+            each.query("COMMIT")
+        b.query("CREATE ROLE twin; CREATE TABLE only_twins AS SELECT 7 AS n")
+        a.query("SET ROLE twin")  # the three servers take turns: this one is a's next, too
+        b.query("DROP ROLE twin")
+        b.query("CREATE ROLE twin; GRANT SELECT ON only_twins TO twin")
+        assert a.rows("SELECT n, current_user FROM only_twins") == [["7", "twin"]]
+        a.query("RESET ROLE")
+        a.query("DROP TABLE only_twins; DROP ROLE twin")
