@@ -23,8 +23,8 @@ void *names_get(const struct names *m, struct span name); /* NULL: not there */
 void *names_put(struct names *m, struct span name, void *value);
 /* Takes the name off and returns its value, NULL: it was not there. */
 void *names_take(struct names *m, struct span name);
-/* A name whose value *fn* accepts; false: there is none. Looks at all of them. */
-bool names_find(const struct names *m, bool (*fn)(const void *value, const void *arg), const void *arg, struct span *name);
+/* A name that *fn* accepts; false: there is none. Looks at all of them. */
+bool names_find(const struct names *m, bool (*fn)(struct span name, const void *value, const void *arg), const void *arg, struct span *name);
 /* Takes all off; fn (may be NULL) is given each value. */
 void names_clear(struct names *m, void (*fn)(void *value));
 

@@ -89,14 +89,14 @@ names_take(struct names *m, struct span name)
 }
 
 bool
-names_find(const struct names *m, bool (*fn)(const void *value, const void *arg), const void *arg, struct span *name)
+names_find(const struct names *m, bool (*fn)(struct span name, const void *value, const void *arg), const void *arg, struct span *name)
 {
 	for (uint32_t i = 0; i < m->cap; i++) {
-		if (m->slots[i].name && fn(m->slots[i].value, arg)) {
-			*name = span_of(m->slots[i].name, m->slots[i].len);
+		*name = span_of(m->slots[i].name, m->slots[i].len);
+		if (m->slots[i].name && fn(*name, m->slots[i].value, arg))
 			return true;
-		}
 	}
+	*name = SPAN_NONE;
 	return false;
 }
 

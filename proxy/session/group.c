@@ -157,37 +157,42 @@ struct failed_name {
 };
 
 static void
-note_name(struct failed_name **slot, struct stmt_id id, struct span name)
+note_name(struct session *s, struct stmt_id id, struct span name)
 {
-	free(*slot);
-	*slot = xmalloc(sizeof **slot + name.n);
-	(*slot)->id = id;
-	(*slot)->len = name.n;
-	memcpy((*slot)->name, name.p, name.n);
+	free(s->failed_name);
+	s->failed_name = xmalloc(sizeof *s->failed_name + name.n);
+	s->failed_name->id = id;
+	s->failed_name->len = name.n;
+	memcpy(s->failed_name->name, name.p, name.n);
+}
+
+/* The name on servers under which a statement stands for *name*, which is taken: see take_a_name(). */
+static struct stmt_id
+taken_id(struct span name)
+{
+	return (struct stmt_id){UINT64_MAX, XXH3_64bits(name.p, name.n)};
 }
 
 static bool
-has_name(const void *value, const void *internal)
+has_name(struct span client, const void *value, const void *internal)
 {
 	const struct stmt *st = value;
 	char name[STMT_NAME_BYTES];
-	return memcmp(internal, name, stmt_id_name(st->id, name)) == 0;
+	return memcmp(internal, name, stmt_id_name(st->id, name)) == 0 || memcmp(internal, name, stmt_id_name(taken_id(client), name)) == 0;
 }
 
 bool
 group_statement_name(struct session *s, const char *internal, struct span *name)
 {
 	char text[STMT_NAME_BYTES];
-	const struct failed_name *known[] = {s->failed_name, s->taken_name};
+	const struct failed_name *f = s->failed_name;
 	if (names_find(&s->stmts, has_name, internal, name))
 		return true;
-	for (size_t i = 0; i < ARRAY_LEN(known); i++) {
-		if (known[i] && memcmp(internal, text, stmt_id_name(known[i]->id, text)) == 0) {
-			*name = span_of(known[i]->name, known[i]->len);
-			return true;
-		}
-	}
-	return false;
+	if (!f || (memcmp(internal, text, stmt_id_name(f->id, text)) != 0 &&
+	              memcmp(internal, text, stmt_id_name(taken_id(span_of(f->name, f->len)), text)) != 0))
+		return false;
+	*name = span_of(f->name, f->len);
+	return true;
 }
 
 void
@@ -213,7 +218,7 @@ group_name_ended(struct leg *l, void *ref, enum reply_end end, bool sent)
 	if (p->of_client) {
 		if (end != REPLY_DONE) {
 			if (p->stmt && p->len > 0)
-				note_name(&s->failed_name, p->stmt->id, span_of(p->name, p->len));
+				note_name(s, p->stmt->id, span_of(p->name, p->len));
 			undo(s, p, end);
 		}
 	}
@@ -662,23 +667,20 @@ ensure(struct leg *l, struct stmt *st, bool unnamed)
 	replies_push(&sv->replies, REPLY_PARSE, REPLY_SKIP, naming_new(l->session, st, n));
 }
 
-/* A statement that every server can be made to have, also in a block that has failed: whoever is sent there under this name gets
- * PostgreSQL's 42P05, unless its text has an error of its own. In the message the client's *name* takes its place. */
-static const struct stmt_id taken_id = {UINT64_MAX, UINT64_MAX};
-
-static void
-take_a_name(struct leg *l, struct span name)
+/* Puts the name of a statement that every server can be made to have, also in a block that has failed: whoever is sent there under it
+ * gets PostgreSQL's 42P05, unless its text has an error of its own. In the message the client's *name* takes its place. */
+static struct span
+take_a_name(struct leg *l, struct span name, char out[STMT_NAME_BYTES])
 {
 	struct replies *q = &l->server->replies;
 	struct wbuf w = {0};
-	char taken[STMT_NAME_BYTES];
-	struct span t = span_of(taken, stmt_id_name(taken_id, taken));
+	struct span t = span_of(out, stmt_id_name(taken_id(name), out));
 	msg_put_close(&w, 'S', t);
 	msg_put_parse(&w, t, SPAN_LIT(""), NULL, 0);
 	send_copy(l, &w);
 	replies_push(q, REPLY_CLOSE, REPLY_SKIP, NULL);
 	replies_push(q, REPLY_PARSE, REPLY_SKIP, NULL);
-	note_name(&l->session->taken_name, taken_id, name);
+	return t;
 }
 
 /* The name that an identifier spells. False: it is none, or longer than names are. */
@@ -724,12 +726,15 @@ group_execute_by_sql(struct leg *l, const struct plan *p, struct span sql, struc
 		struct stmt *st = names_get(&s->stmts, span_str(wanted));
 		if (!st)
 			return false;
-		if (prepare)
-			take_a_name(l, span_str(wanted));
-		else
+		struct span internal;
+		if (prepare) {
+			internal = take_a_name(l, span_str(wanted), name);
+		} else {
 			ensure(l, st, false);
+			internal = span_of(name, stmt_id_name(st->id, name));
+		}
 		wbuf_bytes(w, sql.p, t.off);
-		wbuf_bytes(w, name, stmt_id_name(prepare ? taken_id : st->id, name));
+		wbuf_span(w, internal);
 		wbuf_bytes(w, sql.p + t.off + t.len, sql.n - t.off - t.len);
 		return true;
 	}
@@ -752,8 +757,7 @@ send_parse(struct session *s, const struct wire_msg *m, const struct msg_parse *
 		send_whole(l, m); /* PREPARE made it on this server: 42P05 */
 		replies_push(q, REPLY_PARSE, REPLY_FORWARD, NULL);
 	} else if (names_get(&s->stmts, p->name)) {
-		take_a_name(l, p->name);
-		msg_put_parse_head(&w, p, span_of(name, stmt_id_name(taken_id, name)));
+		msg_put_parse_head(&w, p, take_a_name(l, p->name, name));
 		send_copy(l, &w);
 		conn_send_ref(&l->server->conn, p->rest);
 		replies_push(q, REPLY_PARSE, REPLY_FORWARD, NULL);
@@ -860,7 +864,7 @@ send_close(struct session *s, const struct wire_msg *m, const struct msg_target 
 	struct replies *q = &l->server->replies;
 	if (t->kind == 'S' && t->name.n > 0 && names_get(&s->stmts, t->name)) {
 		if (!replies_empty(q)) /* an error that is still to come may name it */
-			note_name(&s->failed_name, ((const struct stmt *)names_get(&s->stmts, t->name))->id, t->name);
+			note_name(s, ((const struct stmt *)names_get(&s->stmts, t->name))->id, t->name);
 		replies_push(q, REPLY_CLOSE, REPLY_FAKE, rename_to(s, t->name, NULL));
 		return;
 	}

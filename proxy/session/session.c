@@ -166,7 +166,6 @@ session_close(struct session *s, const char *why)
 	login_fini(s);
 	txn_fini(s);
 	free(s->failed_name);
-	free(s->taken_name);
 	names_clear(&s->stmts, (void (*)(void *))stmt_unref);
 	portals_clear(s);
 	names_clear(&s->sql_prepared, free);

@@ -144,7 +144,6 @@ struct session {
 	struct names stmts;    /* named */
 	struct dlist namings;  /* Parses and Closes of named and unnamed statements that have no answer yet, pgspan's own too: struct naming */
 	struct failed_name *failed_name; /* the last name that was lost: errors may speak of it still; NULL: none */
-	struct failed_name *taken_name;  /* the last that was taken when it was to be made; NULL: none */
 	struct stmt *unnamed;
 	struct stmt *portal;   /* what the unnamed portal is bound to */
 	int portal_shard;      /* and where it is; -1: nowhere */
