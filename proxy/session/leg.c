@@ -501,7 +501,7 @@ on_error(struct relay *r, const struct wire_msg *m, const struct reply *e, struc
 		return false;
 	}
 	if (fatal) {
-		if (!e && s->tx == TX_IDLE && s->pins == 0 && !l->unsynced)
+		if (!e && s->tx == TX_IDLE && s->pins == 0 && !l->unsynced && !r->server->replies.skipping)
 			return false; /* it ends while it does nothing for us: that costs nobody anything */
 		if (l->saved.n > 0 && !r->forwarded)
 			return false; /* the read will run elsewhere */
@@ -676,7 +676,7 @@ lost(struct leg *l)
 {
 	struct session *s = l->session;
 	bool was_linking = l->linking, again = l->saved.n > 0 && !l->relay.forwarded && s->tx == TX_IDLE;
-	bool idle = replies_empty(&l->server->replies) && s->tx == TX_IDLE && s->pins == 0 && !l->unsynced;
+	bool idle = replies_empty(&l->server->replies) && s->tx == TX_IDLE && s->pins == 0 && !l->unsynced && !l->server->replies.skipping;
 	bool said = l->said_fatal;
 	int number = l->number;
 	drop_replies(l);
