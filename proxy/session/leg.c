@@ -605,24 +605,30 @@ void
 leg_restore_in_batch(struct leg *l)
 {
 	struct session *s = l->session;
-	if (!s->restore || !l->unsynced || !l->server)
+	if (!s->restore || s->restored || !l->unsynced || !l->server || l->server->replies.skipping)
 		return;
 	/* A portal of its own: the client's unnamed one may be in use. */
 	inject(l, span_str(s->restore), SPAN_LIT("pgspan"), restore_mark);
-	free(s->restore);
-	s->restore = NULL;
+	s->restored = true;
+	if (!s->discards) {
+		free(s->restore);
+		s->restore = NULL;
+	}
 }
 
 bool
 leg_restore(struct session *s, bool ok)
 {
 	char *sql = s->restore;
-	if (!sql)
-		return false;
+	bool due = sql && (ok ? !s->restored : s->discards);
+	if (due)
+		leg_each(s, send_restore, sql);
+	else if (sql && !ok)
+		leg_each(s, note_unknown_settings, NULL);
 	s->restore = NULL;
-	leg_each(s, ok ? send_restore : note_unknown_settings, sql);
+	s->restored = s->discards = false;
 	free(sql);
-	return ok;
+	return due;
 }
 
 static bool

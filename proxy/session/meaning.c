@@ -128,7 +128,7 @@ server_is_utf8(const struct session *s)
 static const char *
 made_by(const struct session *s, const struct setting *g, const char *name)
 {
-	return g->sql[0] == '\0' ? settings_initial(s, name) : g->sql;
+	return g->name[0] == '\0' || g->sql[0] == '\0' ? settings_initial(s, name) : g->sql;
 }
 
 static void

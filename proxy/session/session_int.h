@@ -160,6 +160,8 @@ struct session {
 	char *begin_sql;       /* the held BEGIN's text */
 	bool begin_read_only;
 	unsigned pins;         /* enum pin_reason */
+	bool discards;         /* DISCARD ALL has run since the last ReadyForQuery */
+	bool restored;         /* session->restore has been put into the batch */
 	bool pins_doubtful;    /* a reason may be gone at the end of this transaction */
 	struct dlist settings; /* committed; this and the next two: see settings.c */
 	struct dlist initial;
@@ -347,7 +349,7 @@ bool setting_is_role(const char *name); /* not undone by RESET ALL */
 void settings_add_initial(struct session *s, const char *name, struct span sql);
 void settings_commit(struct session *s);
 void settings_drop_pending(struct session *s, int keep); /* all but the first *keep* */
-void settings_forget(struct session *s); /* DISCARD ALL: what the startup packet said holds again */
+void settings_discard(struct session *s); /* DISCARD ALL, pending: what the startup packet said holds again, the role included */
 void settings_clear(struct dlist *list);
 /* The text that makes the startup packet's setting of that name; NULL: it had none. */
 const char *settings_initial(const struct session *s, const char *name);
@@ -356,6 +358,5 @@ bool settings_put_all(const struct session *s, struct wbuf *w);
 /* What makes the startup packet's setting of that name; NULL: all, but the role. */
 void settings_put_initial(const struct session *s, const char *name, struct wbuf *w); /* one SELECT */
 void txn_fini(struct session *s);
-void txn_forget_all(struct session *s); /* DISCARD ALL */
 
 #endif

@@ -6,7 +6,8 @@
  *   pending    what this transaction has made: COMMIT moves it to settings, ROLLBACK drops it, ROLLBACK TO drops what
  *              came behind the savepoint
  *
- * The hash of *settings* says whether a server has them. In *pending* a RESET is an empty text, RESET ALL an empty name.
+ * The hash of *settings* says whether a server has them. In *pending* a RESET is an empty text, RESET ALL an empty
+ * name; DISCARD ALL has the empty name and a text.
  * Order matters where a role is involved: what a superuser's role could set, the one before could not. So an entry for the
  * role is replaced only if nothing was set since. */
 #include "session_int.h"
@@ -199,6 +200,18 @@ reset_one(struct session *s, struct setting *g)
 }
 
 static void
+discard(struct session *s)
+{
+	dlist_each(i, tmp, &s->settings)
+		retire(s, container_of(i, struct setting, link));
+	dlist_each(j, tmp2, &s->initial) {
+		struct setting *g = container_of(j, struct setting, link);
+		dlist_del(&g->link);
+		dlist_add_tail(&s->settings, &g->link);
+	}
+}
+
+static void
 note_settings(struct leg *l, void *arg)
 {
 	(void)arg;
@@ -217,7 +230,7 @@ settings_commit(struct session *s)
 		if (g->local) {
 			setting_free(g);
 		} else if (is_reset_all(g)) {
-			reset_all(s);
+			(is_reset(g) ? reset_all : discard)(s);
 			setting_free(g);
 		} else if (is_reset(g)) {
 			reset_one(s, g);
@@ -269,17 +282,9 @@ settings_drop_pending(struct session *s, int keep)
 }
 
 void
-settings_forget(struct session *s)
+settings_discard(struct session *s)
 {
-	settings_clear(&s->pending);
-	dlist_each(i, tmp, &s->settings)
-		retire(s, container_of(i, struct setting, link));
-	dlist_each(j, tmp2, &s->initial) {
-		struct setting *g = container_of(j, struct setting, link);
-		dlist_del(&g->link);
-		dlist_add_tail(&s->settings, &g->link);
-	}
-	rehash(s);
+	dlist_add_tail(&s->pending, &setting_new("", SPAN_LIT("DISCARD ALL"))->link);
 	s->meaning_stale = true;
 }
 

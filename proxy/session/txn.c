@@ -212,6 +212,34 @@ tell_other(struct leg *l, void *arg)
 	(void)conn_flush(&l->server->conn); /* if it broke, input tells */
 }
 
+static void
+note_discarded(struct leg *l, void *arg)
+{
+	(void)arg;
+	l->server->has.unclean = l->server->has.role = false;
+}
+
+/* DISCARD ALL commits at once, whatever follows it in its batch; what is restored behind it does not. */
+static void
+discard_all(struct session *s)
+{
+	struct wbuf w = {0};
+	names_clear(&s->cursors, free);
+	settings_discard(s);
+	settings_commit(s);
+	leg_each(s, note_discarded, NULL);
+	s->pins = 0;
+	s->discards = true;
+	free(s->restore);
+	s->restore = NULL;
+	settings_put_initial(s, NULL, &w);
+	settings_put_initial(s, "session_authorization", &w);
+	settings_put_initial(s, "role", &w);
+	if (w.n)
+		s->restore = xstrndup(w.p, w.n);
+	wbuf_fini(&w);
+}
+
 /* DEALLOCATE ALL: those of the leg's server that pgspan shares are gone, too. */
 static void
 forget_statements(struct session *s)
@@ -297,7 +325,7 @@ apply(struct session *s, const struct plan *p, struct span text, struct span tag
 		if (p->name) /* DISCARD PLANS, TEMP, SEQUENCES: p->name says which */
 			break;
 		forget_statements(s);
-		txn_forget_all(s);
+		discard_all(s);
 		break;
 	case STMT_PREPARE:
 		if (p->name)
@@ -391,28 +419,6 @@ txn_forget_held(struct session *s)
 	s->begin_read_only = false;
 }
 
-void
-txn_forget_all(struct session *s)
-{
-	clear_savepoints(s);
-	settings_forget(s);
-	s->pins = 0;
-	names_clear(&s->sql_prepared, free);
-	names_clear(&s->cursors, free);
-	free(s->restore);
-	s->restore = NULL;
-	struct wbuf w = {0};
-	settings_put_initial(s, NULL, &w);
-	settings_put_initial(s, "session_authorization", &w);
-	settings_put_initial(s, "role", &w);
-	if (w.n)
-		s->restore = xstrndup(w.p, w.n);
-	wbuf_fini(&w);
-	if (s->leg->server) {
-		s->leg->server->has.settings = s->settings_hash; /* restored before anything else runs there */
-		s->leg->server->has.unclean = s->leg->server->has.role = false;
-	}
-}
 
 void
 txn_fini(struct session *s)
