@@ -741,6 +741,13 @@ group_execute_by_sql(struct leg *l, const struct plan *p, struct span sql, struc
 	return false;
 }
 
+static bool
+has_id(struct span client, const void *value, const void *id)
+{
+	(void)client;
+	return stmt_id_eq(((const struct stmt *)value)->id, *(const struct stmt_id *)id);
+}
+
 static void
 send_parse(struct session *s, const struct wire_msg *m, const struct msg_parse *p)
 {
@@ -749,6 +756,10 @@ send_parse(struct session *s, const struct wire_msg *m, const struct msg_parse *
 	struct stmt *st = stmt_new(s, p->query, p);
 	struct wbuf w = {0};
 	char name[STMT_NAME_BYTES];
+	struct span other;
+	/* One text under two names: each has a statement of its own on servers, so that an error tells which. */
+	if (p->name.n > 0 && names_find(&s->stmts, has_id, &st->id, &other))
+		st->id.hi ^= XXH3_64bits(p->name.p, p->name.n);
 	if (p->name.n == 0) {
 		l->server->has.unnamed = st->id;
 		replies_push(q, REPLY_PARSE, REPLY_FORWARD, rename_to(s, p->name, st));
