@@ -53,6 +53,7 @@ enum plan_flag {
 	PLAN_USES_SESSION_SEQ = 1 << 9, /* currval(), lastval() */
 	PLAN_TX_CONTROL = 1 << 10, /* STMT_MULTI: some part begins or ends a transaction block */
 	PLAN_BEGIN_READ_WRITE = 1 << 11, /* BEGIN READ WRITE, SET TRANSACTION READ WRITE */
+	PLAN_ADVANCES_SEQ = 1 << 14, /* nextval(), setval() in the text */
 	PLAN_UNLOCKS = 1 << 13, /* pg_advisory_unlock…() */
 	PLAN_NEEDS_CATALOG = 1 << 12, /* sharded: a name that the catalog does not know. Load it again and plan again; see plan.refusal */
 };

@@ -443,7 +443,7 @@ look_at(struct session *s, struct group *g, struct look *k, struct diag *d)
 {
 	struct wire_msg m;
 	size_t at = 0;
-	bool begin = false, end = false, other = false;
+	bool begin = false, end = false, other = false, advanced = s->leg->server && s->leg->wrote;
 	g->read_only = true;
 	g->only_parse = g->end == 'S';
 	g->portal_shard = -1;
@@ -502,7 +502,7 @@ look_at(struct session *s, struct group *g, struct look *k, struct diag *d)
 			diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "transaction blocks are not allowed in statement pooling mode");
 			return ROUTED_REFUSED;
 		}
-		if (bound && txn_lacks_sequence(s, plan, d))
+		if (bound && !sequence_is_known(s, plan, &advanced, d))
 			return ROUTED_REFUSED;
 		g->plan = plan;
 		g->stmt = st;

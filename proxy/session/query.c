@@ -269,8 +269,6 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 		diag_hint(&d, "Send RESET, SET ... TO DEFAULT or DISCARD ALL by itself.");
 		return refuse(s, m, &d);
 	}
-	if (txn_lacks_sequence(s, p, &d))
-		return refuse(s, m, &d);
 	/* DEALLOCATE of a statement that Parse made: only the client's name goes (C22). */
 	if (query_must_wait_for_catalog(s))
 		return RC_AGAIN;
@@ -314,6 +312,9 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 		shard = target_first(&t);
 		l = leg_use(s, shard);
 	}
+	bool advanced = l->server && l->wrote;
+	if (!sequence_is_known(s, p, &advanced, &d))
+		return refuse(s, m, &d);
 	if (!l->server) {
 		enum rc rc = leg_attach(s, shard, leg_choose(s, (p->flags & PLAN_READ_ONLY) && p->pins == 0), &d);
 		if (rc == RC_FAIL)

@@ -13,6 +13,7 @@
  *   txn.c         what statements do to the session: transactions, pins
  *   settings.c    what the client has SET
  *   pins.c        why it keeps its server
+ *   sequence.c    currval() and lastval()
  */
 #ifndef PGSPAN_SESSION_INT_H
 #define PGSPAN_SESSION_INT_H
@@ -336,8 +337,10 @@ void txn_ready(struct session *s, char status);
 bool txn_holds_begin(const struct session *s);
 void txn_begin_held(struct session *s, const struct plan *p, struct span sql);
 void txn_forget_held(struct session *s);
-/* Statements that speak of what the server session did last (currval) need the server that did it. True: refused, *d*. */
-bool txn_lacks_sequence(const struct session *s, const struct plan *p, struct diag *d);
+/* sequence.c */
+/* Whether what currval() and lastval() tell is this session's own. *advanced*: a sequence may have been advanced in the
+ * transaction, on the server that the statement goes to; it becomes true when the statement does. False: *d* says why. */
+bool sequence_is_known(const struct session *s, const struct plan *p, bool *advanced, struct diag *d);
 /* pins.c */
 void pins_note(struct session *s, const struct plan *p); /* a statement has succeeded */
 /* At the end of a transaction: the query that tells which reasons are left; NULL: it need not be asked. */

@@ -4,8 +4,6 @@
  * A statement takes effect when its CommandComplete comes; a block is over when ReadyForQuery says so. */
 #include "session_int.h"
 
-#include "pgspan/sqlstate.h"
-
 
 /* --- effects --- */
 
@@ -83,17 +81,6 @@ txn_holds(const struct session *s, const struct plan *p)
 	default:
 		return false;
 	}
-}
-
-bool
-txn_lacks_sequence(const struct session *s, const struct plan *p, struct diag *d)
-{
-	if (!(p->flags & PLAN_USES_SESSION_SEQ) || s->tx == TX_OPEN || s->pins != 0 || p->kind == STMT_MULTI ||
-	    s->tenant->db->set.pool_mode == POOL_MODE_SESSION)
-		return false;
-	diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "currval() and lastval() speak of a server session that other clients may have had since");
-	diag_hint(d, "Call it in the transaction that called nextval(), or use INSERT … RETURNING.");
-	return true;
 }
 
 /* --- settings --- */

@@ -196,6 +196,7 @@ note_session_effects(struct walk *w, const FuncCall *call, const char *name)
 		p->flags |= PLAN_USES_SESSION_SEQ;
 		f->sequence_fn = true;
 	} else if (strcmp(name, "nextval") == 0 || strcmp(name, "setval") == 0) {
+		p->flags |= PLAN_ADVANCES_SEQ;
 		f->sequence_fn = true;
 	} else if (starts_with(name, "pg_advisory_") || starts_with(name, "pg_try_advisory_")) {
 		f->advisory_fn = true;

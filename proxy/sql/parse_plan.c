@@ -187,7 +187,7 @@ sum_up_parts(struct plan *p)
 			p->max_param = part->max_param;
 	}
 	p->max_param_known = true;
-	p->flags |= all | (any & (PLAN_WRITES | PLAN_DDL | PLAN_RETURNS_ROWS | PLAN_LOCKING | PLAN_USES_SESSION_SEQ | PLAN_NEEDS_CATALOG));
+	p->flags |= all | (any & (PLAN_WRITES | PLAN_DDL | PLAN_RETURNS_ROWS | PLAN_LOCKING | PLAN_USES_SESSION_SEQ | PLAN_ADVANCES_SEQ | PLAN_NEEDS_CATALOG));
 	p->route = everywhere ? ROUTE_ANY : first ? ROUTE_FIRST : ROUTE_REFUSE;
 	if (p->route == ROUTE_REFUSE) {
 		diag_set(&p->refusal, "0A000", "pgspan cannot run several statements of one Query over shards as one");

@@ -91,22 +91,43 @@ def test_audit_does_not_follow_the_clients_search_path(pair):
     a.query("DROP SCHEMA pin_evil CASCADE")
 
 
-def test_sequence_state__refused_where_it_is_not_known(pair):
-    a, _ = pair
+def refused(c, sql):
+    with pytest.raises(pgwire.PgError) as caught:
+        c.query(sql)
+    return caught.value.sqlstate == "0A000"
+
+
+def test_currval__never_tells_another_clients_number(pair):
+    a, b = pair
     a.query("DROP SEQUENCE IF EXISTS pin_q")
     a.query("CREATE SEQUENCE pin_q")
-    a.rows("SELECT nextval('pin_q')")
-    for sql in ("SELECT currval('pin_q')", "SELECT lastval()"):
-        with pytest.raises(pgwire.PgError) as caught:
-            a.query(sql)
-        assert caught.value.sqlstate == "0A000"
-        a.send(pgwire.run(sql), pgwire.sync())
-        assert error(a.until_ready()) == "0A000"
-    a.query("BEGIN")
-    assert a.rows("SELECT nextval('pin_q')") == [["2"]]
-    assert a.rows("SELECT currval('pin_q'), lastval()") == [["2", "2"]]
-    a.query("COMMIT")
-    a.query("LISTEN pin_c")  # pinned: the session is one
-    a.rows("SELECT nextval('pin_q')")
-    assert a.rows("SELECT currval('pin_q')") == [["3"]]
+    a.query("SELECT nextval('pin_q')")
+    b.query("SELECT nextval('pin_q')")
+    for sql in ("SELECT currval('pin_q')", "SELECT lastval()", "INSERT INTO nowhere VALUES (lastval())", "BEGIN; SELECT lastval()"):
+        assert refused(a, sql)
+    a.query("ROLLBACK")
+    a.send(pgwire.run("SELECT currval('pin_q')"), pgwire.sync())
+    assert error(a.until_ready()) == "0A000"
+    a.send(pgwire.run("SELECT nextval('pin_q')"), pgwire.run("SELECT currval('pin_q')"), pgwire.sync())
+    assert rows(a.until_ready(check=True)) == [["3"], ["3"]]
     a.query("DROP SEQUENCE pin_q")
+
+
+def test_currval__in_the_transaction_that_advanced(pair):
+    a, b = pair
+    a.query("DROP SEQUENCE IF EXISTS pin_q; CREATE SEQUENCE pin_q; DROP TABLE IF EXISTS pin_teller; CREATE TABLE pin_teller (n serial)")
+    assert a.rows("SELECT nextval('pin_q'), currval('pin_q')") == [["1", "1"]]
+    a.query("BEGIN")
+    assert refused(a, "SELECT lastval()")
+    a.query("ROLLBACK")
+    a.query("BEGIN")
+    a.query("INSERT INTO pin_teller DEFAULT VALUES")
+    assert a.rows("SELECT lastval()") == [["1"]]
+    a.query("COMMIT")
+    assert refused(a, "SELECT lastval()")
+    a.query("INSERT INTO pin_teller DEFAULT VALUES; SELECT lastval()")
+    assert refused(a, "SELECT lastval(); INSERT INTO pin_teller DEFAULT VALUES")
+    a.query("CREATE TEMP TABLE pin_keeps (n serial)")
+    a.query("INSERT INTO pin_keeps DEFAULT VALUES")
+    assert a.rows("SELECT lastval()") == [["1"]]
+    a.query("DROP TABLE pin_teller")
