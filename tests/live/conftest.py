@@ -211,7 +211,7 @@ class Proxy:
         self.ini, self.log_path = self.dir / "proxy.ini", self.dir / "pgspan.log"
         self.env = {**os.environ, "ASAN_OPTIONS": "abort_on_error=0:detect_leaks=1:halt_on_error=1",
                     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
-                    "TSAN_OPTIONS": "halt_on_error=0:exitcode=66", **(env or {})}
+                    "TSAN_OPTIONS": f"halt_on_error=0:exitcode=66:suppressions={HERE.parent / 'tsan.supp'}", **(env or {})}
         # A client's settings must not become the servers' through libpq's environment.
         for name in [n for n in self.env if n.startswith("PG") and not n.startswith("PGSPAN")]:
             del self.env[name]

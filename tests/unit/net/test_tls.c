@@ -161,6 +161,7 @@ talk(struct server *s, struct client *c)
 	conn_detach(&s->conn);
 	close(fds[0]);
 	pthread_join(c->thread, NULL);
+	offload_stop(); /* a thread may still be telling the loop */
 	loop_fini(&s->loop);
 }
 
@@ -365,6 +366,7 @@ conn_detach__established__says_goodbye(void **state)
 	pthread_join(c.thread, NULL);
 	assert_true(c.goodbye);
 	close(fds[0]);
+	offload_stop();
 	loop_fini(&s.loop);
 }
 
