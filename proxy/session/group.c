@@ -651,8 +651,14 @@ look_at(struct session *s, struct group *g, struct look *k, struct diag *d)
 			g->unsure |= is_unsure(s, name);
 			g->stale |= st && st->shape != 0 && (st->changed || st->epoch != fleet_ddl_epoch(s->env->tenants.fleet));
 		}
+		if (!st && sharded && bound && names_get(&s->sql_prepared, name)) {
+			diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "pgspan runs what PREPARE has made on a sharded database by EXECUTE only");
+			diag_hint(d, "Use the driver's own prepared statements.");
+			return ROUTED_REFUSED;
+		}
 		if (!st) {
 			g->read_only = false;
+			g->writes = true;
 			kinds.other = true;
 			continue;
 		}

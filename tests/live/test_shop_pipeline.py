@@ -211,6 +211,13 @@ def test_two_blocks_in_one_group(pair):
     finish(pair)
 
 
+def test_bind_of_what_sql_has_prepared__refused(pair):
+    said(pair.shop, query("PREPARE made AS SELECT * FROM item WHERE id = $1"), "Z")
+    assert codes(said(pair.shop, bind("", "made", [str(ON[2][0])]) + execute() + sync(), "Z")) == ["0A000"]
+    said(pair.shop, query("DEALLOCATE made"), "Z")
+    finish(pair)
+
+
 def test_portals_of_several_shards(pair):
     a, b = ON[0][0], ON[1][0]
     same(pair, batch([a, b]) + sync(), "Z")
