@@ -28,7 +28,7 @@ struct relay_ops {
 	bool (*on_notification)(struct relay *r, const struct wire_msg *m, struct wbuf *instead);
 	/* DataRow of a statement of pgspan's own. */
 	void (*on_own_row)(struct relay *r, const struct wire_msg *m);
-	/* RowDescription or NoData, to a Describe of a statement whose entry *e* has a ref. */
+	/* RowDescription or NoData, to a Describe whose entry *e* has a ref. */
 	void (*on_description)(struct relay *r, const struct wire_msg *m, const struct reply *e);
 	/* CopyInResponse, CopyBothResponse. */
 	void (*on_copy_in)(struct relay *r);

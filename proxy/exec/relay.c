@@ -133,7 +133,8 @@ step(struct relay *r, struct cursor *c)
 		rest = span_of(c->rx.p + c->at, c->rx.n - c->at);
 	}
 	bool own_row = h.type == 'D' && head && head->action == REPLY_SKIP;
-	bool description = (h.type == 'T' || h.type == 'n') && head && head->kind == REPLY_DESCRIBE_STATEMENT && head->ref;
+	bool description = (h.type == 'T' || h.type == 'n') && head && head->ref &&
+	    (head->kind == REPLY_DESCRIBE_STATEMENT || head->kind == REPLY_DESCRIBE_PORTAL);
 	bool whole = is_seen_whole(h.type) || own_row || description;
 	if (whole && h.total > rest.n) {
 		if (h.total > WHOLE_MAX)

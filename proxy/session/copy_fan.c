@@ -103,6 +103,8 @@ copy_fan_ready(struct fan *f)
 	bool binary = c->format == COPY_FORMAT_BINARY;
 	int n = f->copy_columns;
 	f->copy_open = true;
+	wbuf_bytes(&w, f->before.p, f->before.n);
+	wbuf_clear(&f->before);
 	wbuf_begin(&w, 'G');
 	wbuf_u8(&w, binary);
 	wbuf_u16(&w, (uint16_t)n);

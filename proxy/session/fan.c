@@ -20,7 +20,8 @@ fan_new(struct session *s, struct plan_entry *e)
 	f->s = s;
 	f->plan = e;
 	f->cfg = config_ref(s->tenant->cfg);
-	plan_entry_ref(e);
+	if (e)
+		plan_entry_ref(e);
 	return f;
 }
 
@@ -32,7 +33,8 @@ fan_free(struct fan *f)
 			f->legs[i].leg->fan = NULL;
 	merge_free(f->merge);
 	copy_split_free(f->copy);
-	plan_entry_unref(f->plan);
+	if (f->plan)
+		plan_entry_unref(f->plan);
 	config_unref(f->cfg);
 	stmt_unref(f->stmt);
 	effect_free(f->effect);
@@ -134,6 +136,41 @@ leg_lost(struct fan *f, struct fan_leg *k)
 	cancel_others(f);
 }
 
+/* Rows that the client has not asked for yet are dropped, and when there may be some it is told that the portal is suspended. */
+static void
+limit_rows(struct fan *f, struct wbuf *out)
+{
+	struct wbuf all = *out;
+	struct wire_msg m;
+	*out = (struct wbuf){0};
+	for (size_t at = 0; at < all.n && wire_take(all.p + at, all.n - at, MESSAGE_MAX, &m) == WIRE_OK; at += m.len + WIRE_HEAD_BYTES) {
+		if (m.type == 'D' && f->n_rows == f->max_rows)
+			continue;
+		f->n_rows += m.type == 'D';
+		if (m.type == 'C' && f->n_rows == f->max_rows)
+			wbuf_bytes(out, "s\0\0\0\4", 5);
+		else
+			wbuf_bytes(out, all.p + at, m.len + WIRE_HEAD_BYTES);
+	}
+	wbuf_fini(&all);
+}
+
+/* What a leg says that has given as many rows as the client can get: to the merge it is done. The numbers are not shown. */
+static struct span
+tag_of_suspended(const struct fan *f)
+{
+	switch (f->plan->plan->kind) {
+	case STMT_INSERT:
+		return SPAN_LIT("INSERT 0 0\0");
+	case STMT_UPDATE:
+		return SPAN_LIT("UPDATE 0\0");
+	case STMT_DELETE:
+		return SPAN_LIT("DELETE 0\0");
+	default:
+		return SPAN_LIT("SELECT 0\0");
+	}
+}
+
 static void
 take(struct fan *f, int i, const struct wire_msg *m, bool mine, bool counts)
 {
@@ -164,10 +201,10 @@ take(struct fan *f, int i, const struct wire_msg *m, bool mine, bool counts)
 		f->copy_columns = m->len >= 3 ? wire_load_u16(m->body + 1) : 0;
 		return;
 	case '1':
-		f->parsed = true;
+		f->parsed |= mine;
 		return;
 	case '2':
-		f->bound = true;
+		f->bound |= mine;
 		return;
 	case 'S':
 		server_note_parameter(k->leg->server, m);
@@ -181,7 +218,12 @@ take(struct fan *f, int i, const struct wire_msg *m, bool mine, bool counts)
 	if (!mine || f->failed || !f->merge || f->copy_open)
 		return;
 	struct wbuf out = {0};
-	if (merge_message(f->merge, i, m->type, span_of((const char *)m->body, m->len), &out, &d) != RC_OK) {
+	bool suspended = m->type == 's';
+	struct span body = suspended ? tag_of_suspended(f) : span_of((const char *)m->body, m->len);
+	enum rc rc = merge_message(f->merge, i, suspended ? 'C' : m->type, body, &out, &d);
+	if (rc == RC_OK && f->max_rows > 0)
+		limit_rows(f, &out);
+	if (rc != RC_OK) {
 		fan_fail(f, &d);
 		cancel_others(f);
 	} else if (f->implicit && merge_done(f->merge)) {
@@ -372,7 +414,7 @@ send_bind(struct fan *f, int i)
 		wbuf_bytes(&w, f->bind.rest.p, f->bind.rest.n);
 	}
 	msg_put_describe(&w, 'P', SPAN_NONE);
-	msg_put_execute(&w, SPAN_NONE, 0);
+	msg_put_execute(&w, SPAN_NONE, f->leg_rows);
 	wbuf_bytes(&w, MSG_SYNC.p, MSG_SYNC.n);
 	conn_send_copy(&sv->conn, w.p, w.n);
 	wbuf_fini(&w);
@@ -475,14 +517,14 @@ fan_answer(struct fan *f)
 {
 	struct session *s = f->s;
 	struct wbuf w = {0};
-	bool failed = f->failed, extended = f->extended;
+	bool failed = f->failed, more = f->more;
 	s->fan = NULL;
 	if (f->before.n > 0 && !(failed && f->extended && f->stmt))
 		wbuf_bytes(&w, f->before.p, f->before.n);
 	/* An error tells how far the statement came: what was not done is not said to be. */
 	for (size_t i = 0; failed && f->extended && f->stmt && i + 5 <= f->before.n; i += 5) {
 		char type = f->before.p[i];
-		if ((type == '1' && f->parsed) || (type == '2' && f->bound) || type == '3')
+		if ((type == '1' && f->parsed) || (type == '2' && f->bound) || type == '3' || (type == 'n' && f->copy))
 			wbuf_bytes(&w, f->before.p + i, 5);
 	}
 	if (failed)
@@ -498,7 +540,6 @@ fan_answer(struct fan *f)
 	} else if (f->effect) {
 		txn_command(s, f->effect, f->tag ? span_str(f->tag) : SPAN_NONE);
 	}
-	(void)extended;
 	bool lost_one = false;
 	for (int i = 0; i < f->n; i++)
 		lost_one |= f->legs[i].outcome == LEG_LOST;
@@ -514,7 +555,10 @@ fan_answer(struct fan *f)
 	/* An error of pgspan's own leaves the servers' block sound: it must fail with it. */
 	if (failed && s->tx == TX_OPEN && session_status(s) != 'E')
 		leg_fail_block(s, false);
-	msg_put_ready_for_query(&w, session_status(s));
+	if (more)
+		s->skip_to_sync |= failed;
+	else
+		msg_put_ready_for_query(&w, session_status(s));
 	session_put(s, &w);
 	fan_free(f);
 	(void)leg_restore(s, !failed);
@@ -705,10 +749,26 @@ prepare(struct fan *f, struct span sql, const struct target_set *t, const struct
 		spec.result_formats = formats;
 		spec.n_result_formats = f->bind.n_result_formats;
 	}
+	/* Each leg gives as many rows as might all be its own. */
+	if (f->max_rows > 0 && spec.offset <= INT32_MAX - f->max_rows)
+		f->leg_rows = f->max_rows + (int32_t)spec.offset;
 	f->merge = merge_new(&spec);
 	/* Outside a block a write makes one of its own, unless it cannot run in one. */
 	f->implicit = s->tx == TX_IDLE && (p->flags & PLAN_WRITES) && !(p->flags & PLAN_NO_BLOCK);
 	return RC_OK;
+}
+
+/* COPY has no parameters: by the extended protocol, too, the legs get it as a Query. */
+static enum rc
+prepare_copy(struct fan *f, struct span sql, const struct target_set *t, struct diag *d)
+{
+	add_targets(f, t);
+	char *copy = arena_strndup(&f->mem, sql.p, sql.n);
+	for (int i = 0; i < f->n; i++)
+		f->legs[i].sql = span_of(copy, sql.n);
+	f->implicit = f->s->tx == TX_IDLE;
+	f->parsed = f->bound = f->extended;
+	return copy_fan_open(f, d);
 }
 
 enum rc
@@ -717,12 +777,7 @@ fan_query(struct session *s, struct plan_entry *e, struct span sql, const struct
 	struct fan *f = fan_new(s, e);
 	struct route_values v = {.sql = sql.p, .scan = &s->env->scan, .scan_flags = meaning_scan_flags(s), .utf8 = meaning_is_utf8(s)};
 	if (e->plan->route == ROUTE_COPY || e->plan->kind == STMT_COPY_FROM) {
-		add_targets(f, t);
-		char *copy = arena_strndup(&f->mem, sql.p, sql.n);
-		for (int i = 0; i < f->n; i++)
-			f->legs[i].sql = span_of(copy, sql.n);
-		f->implicit = s->tx == TX_IDLE;
-		if (copy_fan_open(f, d) != RC_OK) {
+		if (prepare_copy(f, sql, t, d) != RC_OK) {
 			fan_free(f);
 			return RC_FAIL;
 		}
@@ -737,11 +792,13 @@ fan_query(struct session *s, struct plan_entry *e, struct span sql, const struct
 
 enum rc
 fan_bind(struct session *s, struct stmt *st, const struct msg_bind *b, const struct route_values *v, const struct target_set *t,
-    const struct wbuf *before, bool describe, struct diag *d)
+    const struct fan_how *how, struct diag *d)
 {
 	struct fan *f = fan_new(s, st->plan);
 	f->extended = true;
-	f->describe = describe;
+	f->describe = how->describe;
+	f->more = how->more;
+	f->max_rows = how->max_rows;
 	f->stmt = stmt_ref(st);
 	/* The Bind's bytes are copied: its spans point into the client's buffer. */
 	f->bind = *b;
@@ -752,13 +809,9 @@ fan_bind(struct session *s, struct stmt *st, const struct msg_bind *b, const str
 	f->bind.result_formats = (const unsigned char *)copy + (b->result_formats - (const unsigned char *)from);
 	f->bind.params.p = copy + (b->params.p - from);
 	f->bind.portal = f->bind.statement = SPAN_NONE;
-	wbuf_bytes(&f->before, before->p, before->n);
-	if (st->plan->plan->kind == STMT_COPY_FROM) {
-		diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "pgspan runs COPY FROM over several shards by the simple protocol only");
-		fan_free(f);
-		return RC_FAIL;
-	}
-	if (prepare(f, st->text, t, v, d) != RC_OK) {
+	wbuf_bytes(&f->before, how->before->p, how->before->n);
+	bool copies = st->plan->plan->kind == STMT_COPY_FROM;
+	if (copies ? prepare_copy(f, st->text, t, d) != RC_OK : prepare(f, st->text, t, v, d) != RC_OK) {
 		fan_free(f);
 		return RC_FAIL;
 	}

@@ -254,7 +254,7 @@ answered(struct fan *f)
 }
 
 enum rc
-fan_control(struct session *s, struct plan_entry *e, struct span sql, const struct wbuf *before, struct diag *d)
+fan_control(struct session *s, struct plan_entry *e, struct span sql, const struct wbuf *before, bool more, struct diag *d)
 {
 	const struct plan *p = e->plan;
 	if ((p->flags & PLAN_CHAIN) || p->kind == STMT_PREPARE_TRANSACTION) {
@@ -265,6 +265,7 @@ fan_control(struct session *s, struct plan_entry *e, struct span sql, const stru
 	}
 	struct fan *f = fan_new(s, e);
 	f->extended = before != NULL;
+	f->more = more;
 	if (before)
 		wbuf_bytes(&f->before, before->p, before->n);
 	add_open_legs(f);
@@ -289,4 +290,19 @@ fan_control(struct session *s, struct plan_entry *e, struct span sql, const stru
 		fan_pump(f);
 	}
 	return RC_OK;
+}
+
+void
+fan_end_pieces(struct session *s, bool failed, bool told)
+{
+	struct fan *f = fan_new(s, NULL);
+	f->extended = true;
+	f->more = !told;
+	add_open_legs(f);
+	s->fan = f;
+	s->failed_now = failed;
+	if (failed)
+		fan_rollback(f);
+	else
+		fan_commit(f);
 }

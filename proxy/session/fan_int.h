@@ -47,6 +47,7 @@ struct fan {
 	int n_attached;
 	int n_waiting;
 	bool extended;
+	bool more;          /* extended: no Sync stands behind it, so no ReadyForQuery follows */
 	bool parsed, bound; /* extended: some leg has said ParseComplete, BindComplete */
 	struct config *cfg; /* keeps what the plan points into */
 	bool implicit;    /* it opened a block of its own on each leg */
@@ -64,6 +65,8 @@ struct fan {
 	struct msg_parse parse;
 	struct stmt *stmt;
 	bool describe;
+	int32_t max_rows, n_rows; /* the Execute's limit; 0: none; and what has been delivered */
+	int32_t leg_rows; /* the limit that legs are given */
 
 	/* two-phase commit */
 	struct gid gid;    /* empty: none is under way */
@@ -78,7 +81,7 @@ struct fan {
 	int copy_columns; /* as CopyInResponse says */
 };
 
-struct fan *fan_new(struct session *s, struct plan_entry *e);
+struct fan *fan_new(struct session *s, struct plan_entry *e); /* NULL: it ends a block */
 void fan_free(struct fan *f);
 /* All legs are attached, one after the other; then f->then(). */
 void fan_attach(struct fan *f);

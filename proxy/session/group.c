@@ -99,6 +99,8 @@ rename_to(struct session *s, struct span name, struct stmt *st)
 {
 	struct naming *p = naming_new(s, st, name);
 	p->of_client = true;
+	if (st)
+		st->named |= name.n > 0;
 	if (name.n == 0) {
 		p->before = s->unnamed;
 		s->unnamed = st ? stmt_ref(st) : NULL;
@@ -248,7 +250,7 @@ void
 portals_clear(struct session *s)
 {
 	names_clear(&s->portals, portal_free);
-	s->portal_shard = -1;
+	s->portal_shard = PORTAL_NOWHERE;
 }
 
 static void
@@ -274,14 +276,14 @@ portal_stmt(const struct session *s, struct span portal)
 	return p ? p->stmt : NULL;
 }
 
-/* The shard that a portal was made on; -1: there is none of that name. */
+/* The shard that a portal was made on, or PORTAL_*. */
 static int
 portal_shard(const struct session *s, struct span portal)
 {
 	if (portal.n == 0)
 		return s->portal_shard;
 	const struct portal *p = names_get(&s->portals, portal);
-	return p ? p->shard : -1;
+	return p ? p->shard : PORTAL_NOWHERE;
 }
 
 /* --- looking at a group --- */
@@ -298,15 +300,23 @@ struct group {
 	/* sharded databases */
 	struct arena mem;          /* the values below */
 	int n_binds, n_executes;
-	bool describe_portal, describe_statement, row_limit;
-	int portal_shard;          /* of a portal that an earlier group has bound; -1: none is named */
+	bool describe_portal, describe_statement;
+	int32_t max_rows;          /* of the last Execute */
+	int shard;                 /* which its messages belong to; -1: any, so far */
 	bool malformed, pins;
 	bool stale;                /* it names a statement that is older than some DDL */
 	bool unsure;               /* it names a statement whose making or closing has no answer yet */
 	bool for_all;              /* a statement that ends or marks a block of several legs */
 	struct msg_bind bind;      /* the last one */
 	struct route_values values;
-	struct target_set targets; /* of all Binds */
+	struct target_set targets; /* of a special one */
+	/* What belongs elsewhere is cut off: it is the next piece (piece.c). */
+	bool cut;
+	size_t placed_to;  /* where the last message ends that belongs to some shard; 0: there is none */
+	bool special;      /* its statement is for several shards, or a BEGIN or end of a block that no leg has seen */
+	bool odd;          /* special, but not Bind, Describe, Execute of one portal */
+	bool has_unnamed;  /* it binds the unnamed portal */
+	bool writes, copies;
 };
 
 /* The group's extent. RC_AGAIN: it is not whole yet. */
@@ -315,11 +325,14 @@ measure(struct session *s, struct group *g)
 {
 	struct span rx = conn_rx(&s->conn);
 	struct wire_head h;
+	/* A statement of several shards must be seen to its Execute. */
+	int over = s->tenant->db->sharded ? 8 : 0;
+	char last = 0;
 	while (wire_peek(rx.p + g->bytes, rx.n - g->bytes, INT32_MAX - 8, &h) == WIRE_OK && strchr("PBDECSH", h.type)) {
 		if (h.total > rx.n - g->bytes) {
 			if (h.total > s->cfg->max_packet_size)
 				return g->n > 0 ? RC_OK : RC_AGAIN; /* refused when its turn comes */
-			if (g->bytes > GROUP_MAX_BYTES)
+			if (g->bytes > GROUP_MAX_BYTES && (over == 0 || last == 'E'))
 				return RC_OK;
 			conn_rx_expect(&s->conn, g->bytes + (size_t)h.total);
 			return RC_AGAIN;
@@ -330,7 +343,8 @@ measure(struct session *s, struct group *g)
 			g->end = h.type;
 			return RC_OK;
 		}
-		if (g->bytes > GROUP_MAX_BYTES)
+		last = h.type;
+		if (g->bytes > GROUP_MAX_BYTES && (last == 'E' || over-- <= 0))
 			return RC_OK;
 	}
 	/* Something else stands behind it (a Query before the Sync, a Terminate): what there is goes. */
@@ -386,8 +400,64 @@ look_fini(struct look *k)
 	free(k->names);
 }
 
-/* Where a Bind's statement must run, on a sharded database. */
-static enum route_status
+/* --- pieces, on a sharded database --- */
+
+/* What stands at *at* and behind it is the next piece. */
+static void
+cut_at(struct group *g, size_t at)
+{
+	g->bytes = at;
+	g->end = 0;
+	g->cut = true;
+	g->only_parse = false;
+}
+
+/* The statement is known to run on *shard*. False: what stands before it runs elsewhere. */
+static bool
+place(struct group *g, int shard)
+{
+	if (g->special || (g->placed_to > 0 && g->shard >= 0 && g->shard != shard))
+		return false;
+	g->shard = shard;
+	return true;
+}
+
+/* BEGIN without modes: PostgreSQL takes what the implicit transaction has done into the block. */
+static bool
+is_plain_begin(struct session *s, struct span sql)
+{
+	static const char *const words[] = {"begin", "start", "transaction", "work"};
+	struct scan_iter it;
+	struct scan_token t;
+	scan_iter_init(&it, sql.p, sql.n, meaning_scan_flags(s));
+	while (scan_next(&it, &t)) {
+		bool known = t.len == 1 && sql.p[t.off] == ';';
+		for (size_t i = 0; i < ARRAY_LEN(words); i++)
+			known |= scan_is_word(sql.p, &t, words[i]);
+		if (!known)
+			return false;
+	}
+	return true;
+}
+
+/* In a block of pgspan's own the client has none. */
+static bool
+may_be_implicit(struct session *s, const struct plan *p, struct span sql, struct diag *d)
+{
+	if (!s->implicit || !query_is_control(p) || p->kind == STMT_SET || (p->kind == STMT_BEGIN && is_plain_begin(s, sql)))
+		return true;
+	if (p->kind == STMT_SAVEPOINT || p->kind == STMT_RELEASE || p->kind == STMT_ROLLBACK_TO) {
+		diag_set(d, "25P01", "%s can only be used in transaction blocks",
+		    p->kind == STMT_SAVEPOINT ? "SAVEPOINT" : p->kind == STMT_RELEASE ? "RELEASE SAVEPOINT" : "ROLLBACK TO SAVEPOINT");
+		return false;
+	}
+	diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "a transaction is begun or ended behind statements of several shards that stand before the same Sync");
+	diag_hint(d, "Send a Sync before it.");
+	return false;
+}
+
+/* Where a Bind's statement must run. False, without *d* (its message empty): it belongs to the next piece; with it: refused. */
+static bool
 route_bind(struct session *s, struct group *g, struct stmt *st, const struct plan *p, const struct msg_bind *b, struct diag *d)
 {
 	struct msg_values it = msg_bind_params(b);
@@ -404,25 +474,63 @@ route_bind(struct session *s, struct group *g, struct stmt *st, const struct pla
 		n++;
 	}
 	struct target_set t;
-	g->values = (struct route_values){.sql = st->text.p, .scan = &s->env->scan, .scan_flags = meaning_scan_flags(s), .params = params, .n_params = n, .utf8 = meaning_is_utf8(s)};
-	if (query_is_ignored(s, p, d) || (p->route != ROUTE_ANY && meaning_is_unknown(s, d)) ||
-	    query_route(s, p, &g->values, &t, d) != ROUTED)
-		return ROUTED_REFUSED;
+	struct route_values values = {.sql = st->text.p, .scan = &s->env->scan, .scan_flags = meaning_scan_flags(s), .params = params, .n_params = n, .utf8 = meaning_is_utf8(s)};
+	if (query_is_ignored(s, p, d) || !may_be_implicit(s, p, st->text, d) || (p->route != ROUTE_ANY && meaning_is_unknown(s, d)) ||
+	    query_route(s, p, &values, &t, d) != ROUTED)
+		return false;
+	bool for_all = query_is_for_all_legs(s, p, g->shard);
+	bool ends = p->kind == STMT_COMMIT || p->kind == STMT_ROLLBACK;
+	bool here = (p->kind == STMT_BEGIN && (txn_holds_begin(s) || s->implicit)) || (ends && (s->tx == TX_HELD || s->tx == TX_HELD_FAILED));
+	bool anywhere = p->route == ROUTE_ANY && p->kind != STMT_FETCH && p->kind != STMT_CLOSE_CURSOR && !(query_is_control(p) && leg_count(s) > 0);
+	bool copies = p->kind == STMT_COPY_FROM;
+	if (t.count > 1 || for_all || here) {
+		if (g->placed_to > 0)
+			return false;
+		g->special = true;
+		g->targets = t;
+		g->for_all = for_all;
+	} else if (g->special || (copies && g->placed_to > 0) || (!anywhere && !place(g, target_first(&t)))) {
+		return false;
+	}
+	if (copies && !g->special && s->cut) {
+		diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "COPY stands behind statements of other shards and before the same Sync");
+		diag_hint(d, "Send a Sync before it.");
+		return false;
+	}
+	g->copies |= copies;
+	g->writes |= (p->flags & PLAN_WRITES) != 0;
+	g->has_unnamed |= b->portal.n == 0;
 	g->n_binds++;
 	g->bind = *b;
-	g->for_all |= query_is_for_all_legs(s, p);
-	if (g->n_binds == 1) {
-		g->targets = t;
-		return ROUTED;
+	g->values = values;
+	return true;
+}
+
+/* A message that names a portal: it goes where that was bound. False: it belongs to the next piece, or *d* refuses it. */
+static bool
+place_portal(struct session *s, struct group *g, char type, struct span portal, struct diag *d)
+{
+	if (g->special && g->n_binds > 0) {
+		g->odd |= !span_eq(portal, g->bind.portal) || type == 'C';
+		return true;
 	}
-	for (int i = target_first(&t); i >= 0; i = target_next(&t, i))
-		target_add(&g->targets, i);
-	if (g->targets.count > 1 || g->for_all) {
-		diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "the statements between two Syncs belong to several shards");
-		diag_hint(d, "Send a Sync behind each of them, or use a transaction block.");
-		return ROUTED_REFUSED;
+	int shard = portal.n == 0 && g->has_unnamed ? PORTAL_NOWHERE : portal_shard(s, portal);
+	if (shard == PORTAL_SPREAD && type != 'C') {
+		diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "pgspan cannot go on with a portal that several shards have filled");
+		diag_hint(d, "Fetch all rows by one Execute, or use LIMIT.");
+		return false;
 	}
-	return ROUTED;
+	return shard < 0 || place(g, shard);
+}
+
+/* The Execute of a special statement ends its piece, unless all that follows is the Sync. */
+static void
+end_special(const struct session *s, struct group *g, size_t at)
+{
+	struct span rx = conn_rx(&s->conn);
+	bool last = g->end == 'S' && at + WIRE_HEAD_BYTES == g->bytes && rx.p[at] == 'S';
+	if (!last || s->implicit || g->copies)
+		cut_at(g, at);
 }
 
 /* Whether the answer to a message that was sent decides what the name means, or whether the server has its statement. */
@@ -438,20 +546,75 @@ is_unsure(const struct session *s, struct span name)
 	return false;
 }
 
+/* What a group's statements are, besides where they run. */
+struct kinds {
+	bool begin, end, other;
+};
+
+static void
+note_kind(struct group *g, struct kinds *k, const struct plan *p)
+{
+	bool chain = (p->flags & PLAN_CHAIN) != 0, ends = p->kind == STMT_COMMIT || p->kind == STMT_ROLLBACK;
+	g->plan = p;
+	g->pins |= p->pins != 0;
+	if (!(p->flags & PLAN_READ_ONLY))
+		g->read_only = false;
+	k->begin |= p->kind == STMT_BEGIN;
+	k->end |= ends && !chain;
+	k->other |= p->kind != STMT_BEGIN && (!ends || chain);
+}
+
+/* Execute, and Describe and Close of a portal. False: the group was cut, or is refused (*d*). */
+static bool
+look_at_portal(struct session *s, struct group *g, const struct wire_msg *m, size_t from, size_t at, struct diag *d)
+{
+	struct msg_execute e = {0};
+	struct msg_target t = {0};
+	bool executes = m->type == 'E' && msg_get_execute(m, &e);
+	if (m->type != 'E' && !msg_get_target(m, &t))
+		return true; /* malformed: send_group() says so */
+	bool sharded = s->tenant->db->sharded;
+	if (sharded && !place_portal(s, g, m->type, executes ? e.portal : t.name, d)) {
+		if (!d->message[0] || g->placed_to > 0)
+			cut_at(g, from);
+		return false;
+	}
+	g->placed_to = at;
+	g->n_executes += m->type == 'E';
+	if (executes)
+		g->max_rows = e.max_rows > 0 ? e.max_rows : 0;
+	g->describe_portal |= m->type == 'D';
+	if (g->special && executes)
+		end_special(s, g, at);
+	return !g->cut;
+}
+
+/* Whether a Bind may run, as far as can be told from its statement. */
+static bool
+may_bind(const struct session *s, const struct plan *p, bool *advanced, struct diag *d)
+{
+	if (p->kind == STMT_BEGIN && s->tenant->db->set.pool_mode == POOL_MODE_STATEMENT) {
+		diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "transaction blocks are not allowed in statement pooling mode");
+		return false;
+	}
+	return sequence_is_known(s, p, advanced, d);
+}
+
 static enum route_status
 look_at(struct session *s, struct group *g, struct look *k, struct diag *d)
 {
 	struct wire_msg m;
-	size_t at = 0;
-	bool begin = false, end = false, other = false, advanced = s->leg->server && s->leg->wrote;
+	struct kinds kinds = {0};
+	bool sharded = s->tenant->db->sharded, advanced = s->leg->server && s->leg->wrote;
+	size_t at = 0, from;
 	g->read_only = true;
 	g->only_parse = g->end == 'S';
-	g->portal_shard = -1;
-	while (next(s, &at, g, &m)) {
+	g->shard = -1;
+	while (from = at, next(s, &at, g, &m)) {
 		struct msg_parse p;
 		struct msg_bind b;
 		g->only_parse &= m.type == 'P' || m.type == 'S';
-		struct msg_target t;
+		struct msg_target t = {0};
 		struct span name = SPAN_NONE;
 		struct stmt *st = NULL;
 		bool bound = false;
@@ -466,25 +629,23 @@ look_at(struct session *s, struct group *g, struct look *k, struct diag *d)
 		} else if (m.type == 'D' && msg_get_target(&m, &t) && t.kind == 'S') {
 			name = t.name;
 			g->describe_statement = true;
-		} else if (m.type == 'C' || m.type == 'S' || m.type == 'H' || m.type == 'E' || m.type == 'D') {
-			struct msg_execute e;
-			struct span portal = SPAN_NONE;
-			bool names_portal = m.type == 'E' ? msg_get_execute(&m, &e) : m.type != 'S' && m.type != 'H' && msg_get_target(&m, &t) && t.kind == 'P';
-			if (names_portal) {
-				portal = m.type == 'E' ? e.portal : t.name;
-				if (g->n_binds == 0 && portal_shard(s, portal) >= 0)
-					g->portal_shard = portal_shard(s, portal);
-			}
-			g->n_executes += m.type == 'E';
-			g->row_limit |= m.type == 'E' && msg_get_execute(&m, &e) && e.max_rows > 0;
-			g->describe_portal |= m.type == 'D';
+		} else if (m.type == 'E' || ((m.type == 'C' || m.type == 'D') && msg_get_target(&m, &t) && t.kind == 'P')) {
+			if (look_at_portal(s, g, &m, from, at, d))
+				continue;
+			if (!g->cut)
+				return ROUTED_REFUSED;
+			diag_clear(d);
+			break;
+		} else if (m.type == 'C' || m.type == 'S' || m.type == 'H' || m.type == 'D') {
+			g->odd |= g->special && m.type == 'C';
 			continue;
 		} else {
 			g->read_only = false; /* malformed: PostgreSQL says so */
 			g->malformed = true;
-			other = true;
+			kinds.other = true;
 			continue;
 		}
+		g->odd |= g->special && !bound;
 		if (!st)
 			st = parsed_here(k->made, k->names, k->n, name);
 		if (!st) {
@@ -492,32 +653,47 @@ look_at(struct session *s, struct group *g, struct look *k, struct diag *d)
 			g->unsure |= is_unsure(s, name);
 			g->stale |= st && st->shape != 0 && (st->changed || st->epoch != fleet_ddl_epoch(s->env->tenants.fleet));
 		}
+		if (!st && sharded && bound && names_get(&s->sql_prepared, name)) {
+			diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "pgspan runs what PREPARE has made on a sharded database by EXECUTE only");
+			diag_hint(d, "Use the driver's own prepared statements.");
+			return ROUTED_REFUSED;
+		}
 		if (!st) {
 			g->read_only = false;
-			other = true;
+			g->writes = true;
+			kinds.other = true;
 			continue;
 		}
 		const struct plan *plan = stmt_plan(s, st);
-		if (bound && plan->kind == STMT_BEGIN && s->tenant->db->set.pool_mode == POOL_MODE_STATEMENT) {
-			diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED, "transaction blocks are not allowed in statement pooling mode");
-			return ROUTED_REFUSED;
+		if (bound && (!may_bind(s, plan, &advanced, d) || (sharded && !route_bind(s, g, st, plan, &b, d)))) {
+			/* What stands before it runs first, as it would without pgspan; a refusal waits for its turn. */
+			if (!sharded || (d->message[0] && g->placed_to == 0))
+				return ROUTED_REFUSED;
+			assert(g->placed_to > 0);
+			diag_clear(d);
+			cut_at(g, g->placed_to);
+			break;
 		}
-		if (bound && !sequence_is_known(s, plan, &advanced, d))
-			return ROUTED_REFUSED;
-		g->plan = plan;
+		if (bound && g->special && !g->for_all && g->targets.count > 1 && g->describe_statement) {
+			cut_at(g, from); /* any one server describes it */
+			g->special = g->copies = g->writes = false;
+			g->n_binds = 0;
+			break;
+		}
+		note_kind(g, &kinds, plan);
 		g->stmt = st;
-		g->pins |= plan->pins != 0;
-		if (!(plan->flags & PLAN_READ_ONLY))
-			g->read_only = false;
-		bool chain = (plan->flags & PLAN_CHAIN) != 0;
-		begin |= plan->kind == STMT_BEGIN;
-		end |= (plan->kind == STMT_COMMIT || plan->kind == STMT_ROLLBACK) && !chain;
-		other |= plan->kind != STMT_BEGIN && ((plan->kind != STMT_COMMIT && plan->kind != STMT_ROLLBACK) || chain);
-		if (bound && s->tenant->db->sharded && route_bind(s, g, st, plan, &b, d) != ROUTED)
-			return ROUTED_REFUSED;
+		if (bound)
+			g->placed_to = at;
 	}
-	g->only_begin = begin && !end && !other && g->end == 'S';
-	g->only_end = end && !begin && !other && g->end == 'S';
+	if (g->special && g->n_executes == 0 && g->targets.count == 1 && !g->for_all)
+		g->special = false;
+	if (s->implicit && g->end == 'S') {
+		g->bytes -= WIRE_HEAD_BYTES; /* the block must be ended first */
+		g->end = 0;
+	}
+	bool whole = g->end == 'S' || g->cut;
+	g->only_begin = kinds.begin && !kinds.end && !kinds.other && whole;
+	g->only_end = kinds.end && !kinds.begin && !kinds.other && whole;
 	return ROUTED;
 }
 
@@ -564,8 +740,9 @@ answer_here(struct session *s, struct group *g)
 		case 'E': {
 			const char *tag;
 			if (g->only_begin) {
-				if (!executed)
+				if (!executed && !s->implicit)
 					txn_begin_held(s, plan->plan, st->text);
+				s->implicit = false; /* the client's from now on */
 				/* The tag repeats the statement's first word, and a text's shape begins with it. */
 				const char *c = st->text.p;
 				size_t n = st->text.n;
@@ -582,6 +759,7 @@ answer_here(struct session *s, struct group *g)
 			break;
 		}
 		case 'S':
+			s->cut = false;
 			msg_put_ready_for_query(&w, session_status(s));
 			break;
 		default:
@@ -596,12 +774,14 @@ answer_here(struct session *s, struct group *g)
 static bool
 can_answer_here(struct session *s, const struct group *g, const struct look *k)
 {
-	bool idle_begin = g->only_begin && txn_holds_begin(s);
+	bool idle_begin = g->only_begin && (txn_holds_begin(s) || s->implicit);
 	bool held_end = g->only_end && (s->tx == TX_HELD || s->tx == TX_HELD_FAILED);
 	bool known = g->only_parse && k->n > 0 && !g->malformed && s->tx != TX_HELD_FAILED && s->pins == 0;
 	for (int i = 0; i < k->n && known; i++)
 		known = stmt_set_has(&s->tenant->known, known_id(s, k->made[i]->id));
 	bool free_legs = leg_count(s) == 0 || (s->tenant->db->sharded && legs_are_quiet(s) && !s->leg->unsynced && !known);
+	if (s->tenant->db->sharded && !known && g->n_binds > 0 && (!g->special || g->odd))
+		return false;
 	if (!free_legs || g->malformed || !(idle_begin || held_end || known))
 		return false;
 	int executes = 0;
@@ -828,8 +1008,9 @@ send_describe(struct session *s, const struct wire_msg *m, const struct msg_targ
 {
 	struct leg *l = s->leg;
 	if (t->kind != 'S') {
+		struct stmt *of = portal_stmt(s, t->name);
 		send_whole(l, m);
-		replies_push(&l->server->replies, REPLY_DESCRIBE_PORTAL, REPLY_FORWARD, NULL);
+		replies_push(&l->server->replies, REPLY_DESCRIBE_PORTAL, REPLY_FORWARD, of && of->named && of->shape == 0 ? stmt_ref(of) : NULL);
 		return;
 	}
 	struct stmt *st = find_stmt(s, t->name);
@@ -879,6 +1060,8 @@ send_close(struct session *s, const struct wire_msg *m, const struct msg_target 
 		replies_push(q, REPLY_CLOSE, REPLY_FAKE, rename_to(s, t->name, NULL));
 		return;
 	}
+	if (t->kind == 'P' && t->name.n > 0)
+		portal_free(names_take(&s->portals, t->name));
 	struct naming *unnamed = NULL;
 	if (t->kind == 'S' && t->name.n == 0) {
 		unnamed = rename_to(s, t->name, NULL);
@@ -906,6 +1089,7 @@ send_group(struct session *s, const struct group *g)
 		last = m.type;
 		if (m.type != 'S')
 			l->unsynced = true;
+		l->ran |= m.type == 'B' || m.type == 'E';
 		switch (m.type) {
 		case 'P':
 			ok = msg_get_parse(&m, &p);
@@ -933,7 +1117,7 @@ send_group(struct session *s, const struct group *g)
 				send_close(s, &m, &t);
 			break;
 		case 'S':
-			l->unsynced = false;
+			l->unsynced = l->ran = s->cut = false;
 			send_whole(l, &m);
 			replies_push(&l->server->replies, REPLY_SYNC, REPLY_FORWARD, NULL);
 			break;
@@ -971,16 +1155,19 @@ lone_sync(struct session *s)
 {
 	struct leg *l = s->leg;
 	struct wbuf w = {0};
+	if (s->cut || s->implicit)
+		return piece_sync(s, true);
 	if (s->skip_to_sync && !leg_is_quiet(s) && !l->unsynced)
 		return RC_AGAIN;
 	s->skip_to_sync = false;
-	if (l->server && (l->unsynced || s->tx == TX_OPEN || !leg_is_quiet(s))) {
+	if (l->server && (l->unsynced || (s->tx == TX_OPEN && !s->tenant->db->sharded) || !leg_is_quiet(s))) {
 		conn_send_copy(&l->server->conn, MSG_SYNC.p, MSG_SYNC.n);
 		replies_push(&l->server->replies, REPLY_SYNC, REPLY_FORWARD, NULL);
-		l->unsynced = false;
+		l->unsynced = l->ran = false;
 		if (conn_flush(&l->server->conn) == RC_FAIL)
 			l->lost = true;
 	} else {
+		s->failed_now &= s->tx != TX_OPEN;
 		msg_put_ready_for_query(&w, session_status(s));
 		session_put(s, &w);
 	}
@@ -1002,6 +1189,20 @@ refuse(struct session *s, const struct diag *d)
 	return RC_OK;
 }
 
+static void
+note_spread(struct session *s, struct span portal)
+{
+	if (portal.n == 0) {
+		stmt_unref(s->portal);
+		s->portal = NULL;
+		s->portal_shard = PORTAL_SPREAD;
+	} else {
+		struct portal *p = xmalloc(sizeof *p);
+		*p = (struct portal){NULL, PORTAL_SPREAD};
+		portal_free(names_put(&s->portals, portal, p));
+	}
+}
+
 /* The group's one statement runs on several shards. */
 static enum rc
 with_fan(struct session *s, struct group *g, struct look *k, struct diag *d)
@@ -1009,14 +1210,17 @@ with_fan(struct session *s, struct group *g, struct look *k, struct diag *d)
 	struct wbuf before = {0};
 	struct stmt *st = g->stmt;
 	enum rc rc = RC_FAIL;
-	/* A limit means nothing to what returns no rows; pgjdbc sends one with each COMMIT. */
-	bool suspends = g->row_limit && (!g->plan || g->plan->flags & PLAN_RETURNS_ROWS);
-	if (g->n_binds != 1 || g->n_executes != 1 || g->end != 'S' || suspends || (g->describe_statement && !g->for_all)) {
+	bool copies = g->plan->kind == STMT_COPY_FROM;
+	if (g->n_binds != 1 || g->n_executes != 1 || g->odd || (!g->cut && g->end != 'S')) {
 		diag_set(d, SQLSTATE_FEATURE_NOT_SUPPORTED,
-		    suspends ? "pgspan cannot suspend a portal that several shards fill" : "pgspan runs a statement of several shards only between Syncs of its own");
-		diag_hint(d, "%s", suspends ? "Fetch all rows, or use LIMIT." : "Send Parse, Bind, Describe, Execute and Sync for it alone.");
+		    "pgspan runs a statement of several shards only as Bind, Describe and Execute in this order");
+		diag_hint(d, "Send Parse, Bind, Describe, Execute and Sync for it alone.");
 		return RC_FAIL;
 	}
+	if (copies)
+		piece_begin(s); /* what the client sends behind its data belongs to the same transaction */
+	s->cut = g->cut;
+	note_spread(s, g->bind.portal);
 	struct wire_msg m;
 	size_t at = 0;
 	while (next(s, &at, g, &m)) {
@@ -1027,7 +1231,7 @@ with_fan(struct session *s, struct group *g, struct look *k, struct diag *d)
 			wbuf_bytes(&before, "2\0\0\0\4", 5);
 		else if (m.type == 'C')
 			wbuf_bytes(&before, "3\0\0\0\4", 5);
-		else if (m.type == 'D' && g->for_all && msg_get_target(&m, &t)) {
+		else if (m.type == 'D' && (g->for_all || copies) && msg_get_target(&m, &t)) {
 			if (t.kind == 'S')
 				wbuf_bytes(&before, "t\0\0\0\6\0\0", 7);
 			wbuf_bytes(&before, "n\0\0\0\4", 5);
@@ -1035,9 +1239,9 @@ with_fan(struct session *s, struct group *g, struct look *k, struct diag *d)
 	}
 	(void)stmt_plan(s, st); /* the scanner holds its literals from here on */
 	if (g->for_all)
-		rc = fan_control(s, st->plan, st->text, &before, d);
+		rc = fan_control(s, st->plan, st->text, &before, g->cut, d);
 	else
-		rc = fan_bind(s, st, &g->bind, &g->values, &g->targets, &before, g->describe_portal, d);
+		rc = fan_bind(s, st, &g->bind, &g->values, &g->targets, &(struct fan_how){&before, g->describe_portal, g->cut, g->max_rows}, d);
 	wbuf_fini(&before);
 	if (rc != RC_OK)
 		return rc;
@@ -1133,6 +1337,15 @@ with_group(struct session *s, struct group *g, struct look *k)
 	struct diag d;
 	bool sharded = s->tenant->db->sharded;
 	diag_clear(&d);
+	if (s->cut) {
+		/* All of the piece before is answered before the next is looked at: it may have ended the block, or failed. */
+		if (legs_are_quiet(s))
+			piece_settle(s);
+		if (!legs_are_quiet(s)) {
+			leg_flush_answers(s);
+			return RC_AGAIN;
+		}
+	}
 	enum route_status looked = look_at(s, g, k, &d);
 	if (g->unsure && !leg_is_quiet(s)) {
 		leg_flush_answers(s);
@@ -1140,7 +1353,7 @@ with_group(struct session *s, struct group *g, struct look *k)
 	}
 	if (looked != ROUTED)
 		return refuse(s, &d);
-	if (g->n == 1 && g->end == 'H' && !l->server) {
+	if (g->n == 1 && g->end == 'H' && (!l->server || (sharded && !l->unsynced && leg_is_quiet(s)))) {
 		conn_rx_consume(&s->conn, WIRE_HEAD_BYTES);
 		return RC_OK;
 	}
@@ -1153,21 +1366,32 @@ with_group(struct session *s, struct group *g, struct look *k)
 		return refuse(s, &d);
 	}
 	if (sharded) {
-		bool several = g->for_all || g->targets.count > 1;
-		int shard = g->n_binds > 0 ? target_first(&g->targets) : g->portal_shard;
+		int shard = g->shard;
 		if (shard < 0)
-			shard = leg_any_shard(s) >= 0 ? leg_any_shard(s) : 0;
-		/* Another server than the one that works now: its answers come first. */
-		if (several || (l->server && l->shard != shard)) {
-			if (!leg_is_quiet(s))
+			shard = l->server ? l->shard : leg_any_shard(s) >= 0 ? leg_any_shard(s) : 0;
+		/* Another server than the one that works now, or several: its answers come first. */
+		if (g->special || g->cut || (l->server && l->shard != shard)) {
+			if (!leg_is_quiet(s)) {
+				leg_flush_answers(s);
 				return RC_AGAIN;
-			if (l->server && l->unsynced) {
-				diag_set(&d, SQLSTATE_FEATURE_NOT_SUPPORTED, "the statements between two Syncs belong to several shards");
-				diag_hint(&d, "Send a Sync behind each of them, or use a transaction block.");
-				return refuse(s, &d);
 			}
+			leg_settle(s);
 		}
-		if (several)
+		if (l->server && l->unsynced && (g->special || l->shard != shard)) {
+			if (l->ran)
+				piece_begin(s);
+			piece_leave(s);
+			return RC_AGAIN;
+		}
+		if (g->cut && g->copies && !g->special) {
+			diag_set(&d, SQLSTATE_FEATURE_NOT_SUPPORTED, "statements of other shards stand behind COPY and before the same Sync");
+			diag_hint(&d, "Send a Sync behind it.");
+			return refuse(s, &d);
+		}
+		bool several = g->for_all || g->targets.count > 1;
+		if (g->cut && g->placed_to > 0 && (several || !g->special))
+			piece_begin(s);
+		if (g->special && several)
 			return with_fan(s, g, k, &d) == RC_OK ? RC_OK : refuse(s, &d);
 		l = leg_use(s, shard);
 	}
@@ -1203,8 +1427,12 @@ with_group(struct session *s, struct group *g, struct look *k)
 		if (rc != RC_OK)
 			return rc == RC_FAIL ? refuse(s, &d) : rc;
 	}
-	l->wrote |= !g->read_only;
-	return send_group(s, g) ? RC_OK : RC_AGAIN;
+	l->wrote |= sharded ? g->writes : !g->read_only;
+	if (!send_group(s, g))
+		return RC_AGAIN;
+	if (g->cut && !s->holds)
+		piece_leave(s);
+	return RC_OK;
 }
 
 enum rc

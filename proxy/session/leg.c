@@ -39,7 +39,7 @@ void
 leg_forget_server(struct leg *l)
 {
 	l->server = NULL;
-	l->copy_in = l->unsynced = l->lost = l->need_sync = l->linking = l->in_block = l->withheld = false;
+	l->copy_in = l->unsynced = l->ran = l->lost = l->need_sync = l->linking = l->in_block = l->withheld = false;
 }
 
 struct diag *
@@ -285,7 +285,7 @@ take_server(struct leg *l, struct server *sv)
 	sv->ops = &server_ops;
 	sv->user = l;
 	relay_init(&l->relay, sv, &s->conn, &relay_ops);
-	l->copy_in = l->unsynced = l->lost = l->need_sync = l->said_fatal = l->answers_begin = l->own_failed = l->query_ignored = l->in_block = l->wrote = false;
+	l->copy_in = l->unsynced = l->ran = l->lost = l->need_sync = l->said_fatal = l->answers_begin = l->own_failed = l->query_ignored = l->in_block = l->wrote = false;
 	wbuf_clear(&l->saved);
 	l->flushed = false;
 	names_clear(&l->prepared, NULL); /* it is another server than before */
@@ -406,6 +406,7 @@ on_ended(struct relay *r, const struct reply *e, enum reply_end end)
 			l->server->has.unclean = true; /* it still holds what it should have closed */
 		break;
 	case REPLY_DESCRIBE_STATEMENT:
+	case REPLY_DESCRIBE_PORTAL:
 		stmt_unref(e->ref);
 		break;
 	case REPLY_EXECUTE:
@@ -472,7 +473,9 @@ static bool
 is_for_client(const struct reply *e)
 {
 	/* A statement of the client's that is made on this server at its first use: it has become bad since. */
-	return !e || e->action != REPLY_SKIP || (e->kind == REPLY_PARSE && e->ref && !leg_is_begin(e->ref));
+	if (!e || e->action != REPLY_SKIP || e->kind == REPLY_SYNC) /* a commit may fail at pgspan's Sync as at the client's */
+		return true;
+	return e->kind == REPLY_PARSE && e->ref && !leg_is_begin(e->ref);
 }
 
 static bool
@@ -508,6 +511,8 @@ on_error(struct relay *r, const struct wire_msg *m, const struct reply *e, struc
 		l->said_fatal = true;
 		return true;
 	}
+	if (s->cut)
+		s->skip_to_sync = true; /* the Sync behind it was pgspan's own */
 	if (l->answers_begin) {
 		l->answers_begin = false;
 		l->in_block = false;
@@ -682,7 +687,7 @@ lost(struct leg *l)
 {
 	struct session *s = l->session;
 	bool was_linking = l->linking, again = l->saved.n > 0 && !l->relay.forwarded && s->tx == TX_IDLE;
-	bool idle = replies_empty(&l->server->replies) && s->tx == TX_IDLE && s->pins == 0 && !l->unsynced && !l->server->replies.skipping;
+	bool idle = replies_empty(&l->server->replies) && s->tx == TX_IDLE && !l->in_block && s->pins == 0 && !l->unsynced && !l->server->replies.skipping;
 	bool said = l->said_fatal;
 	int number = l->number;
 	drop_replies(l);

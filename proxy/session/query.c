@@ -109,8 +109,8 @@ answer_here(struct session *s, const struct plan *p, struct span sql)
 /* --- sharded databases --- */
 
 /* Statements that speak of the block itself, or of the session: they go wherever the block is. */
-static bool
-is_control(const struct plan *p)
+bool
+query_is_control(const struct plan *p)
 {
 	switch (p->kind) {
 	case STMT_BEGIN:
@@ -166,7 +166,7 @@ route_parts(struct session *s, const struct plan *p, const struct route_values *
 		struct target_set one;
 		target_clear(&one);
 		const struct plan *part = p->parts[i];
-		if (is_control(part) || part->route == ROUTE_ANY)
+		if (query_is_control(part) || part->route == ROUTE_ANY)
 			continue;
 		if (route_resolve(part, v, s->tenant->db, t->count ? target_first(t) : -1, &one, d) != ROUTED)
 			return ROUTED_REFUSED;
@@ -204,7 +204,7 @@ query_route(struct session *s, const struct plan *p, const struct route_values *
 			return ROUTED;
 		}
 	}
-	if (is_control(p) && any >= 0) {
+	if (query_is_control(p) && any >= 0) {
 		target_add(t, any);
 		return ROUTED;
 	}
@@ -218,9 +218,12 @@ query_route(struct session *s, const struct plan *p, const struct route_values *
 }
 
 bool
-query_is_for_all_legs(struct session *s, const struct plan *p)
+query_is_for_all_legs(struct session *s, const struct plan *p, int shard)
 {
-	return s->tenant->db->sharded && is_control(p) && leg_count(s) > 1;
+	if (!s->tenant->db->sharded || !query_is_control(p))
+		return false;
+	int n = leg_count(s);
+	return n > 1 || (n == 1 && shard >= 0 && leg_any_shard(s) != shard);
 }
 
 /* A block that has failed on one shard has failed on all. */
@@ -298,9 +301,9 @@ process(struct session *s, const struct wire_msg *m, struct span sql, struct pla
 		} else if (query_route(s, p, &v, &t, &d) != ROUTED) {
 			return refuse(s, m, &d);
 		}
-		bool all = query_is_for_all_legs(s, p);
+		bool all = query_is_for_all_legs(s, p, -1);
 		if (all || t.count > 1) {
-			enum rc rc = all ? fan_control(s, e, sql, NULL, &d) : fan_query(s, e, sql, &t, &d);
+			enum rc rc = all ? fan_control(s, e, sql, NULL, false, &d) : fan_query(s, e, sql, &t, &d);
 			if (rc == RC_FAIL)
 				return refuse(s, m, &d);
 			if (s->state == SESSION_CLOSED)

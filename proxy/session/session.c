@@ -385,6 +385,8 @@ ready_step(struct session *s)
 			leg_flush_answers(s);
 			return RC_AGAIN;
 		}
+		if (s->tenant->db->sharded && (s->implicit || s->cut || l->unsynced))
+			return piece_sync(s, false); /* its legs would never get the Sync that they wait for */
 		if (wire_take(rx.p, rx.n, INT32_MAX - 8, &m) != WIRE_OK)
 			return RC_AGAIN;
 		return query_process(s, &m);
@@ -394,6 +396,8 @@ ready_step(struct session *s)
 			leg_flush_answers(s);
 			return RC_AGAIN;
 		}
+		if (s->tenant->db->sharded && (s->implicit || s->cut || l->unsynced))
+			return piece_sync(s, false);
 		return function_call(s, &h);
 	case 'X':
 		/* What was sent before runs to its end, unless it has no end: without a Sync it is rolled back. */

@@ -6,6 +6,7 @@
  *   query.c       the simple Query
  *   group.c       the extended protocol: Parse … Sync looked at together, then sent
  *   leg.c         servers: getting, linking, giving back; the relay's side of things
+ *   piece.c       a group that belongs to several shards, run piece by piece
  *   fan.c         several servers for one statement, and the end of a block that several have met
  *   copy_fan.c    COPY FROM, each row to its shard
  *   sql_prepare.c PREPARE and EXECUTE as SQL, on a sharded database
@@ -48,6 +49,7 @@ struct stmt {
 	struct stmt_id id;  /* of text and types, and of what the text meant when it was made */
 	uint64_t epoch;     /* fleet_ddl_epoch() when it was made */
 	uint64_t shape;     /* hash of the RowDescription that the client was told; 0: it was not */
+	bool named;
 	bool changed;       /* its result would have another shape now: it cannot be run any more */
 	struct plan_entry *plan; /* NULL until planned, or planned under another environment */
 	uint64_t plan_env;
@@ -57,8 +59,11 @@ struct stmt {
 	char data[];
 };
 
+#define PORTAL_NOWHERE (-1)
+#define PORTAL_SPREAD (-2) /* several shards have filled it: it cannot be gone on with */
+
 struct portal {
-	struct stmt *stmt;
+	struct stmt *stmt; /* NULL: it is spread */
 	int shard;
 };
 
@@ -95,6 +100,7 @@ struct leg {
 	int shard, number;   /* which server of the database; number 0: the primary */
 	bool copy_in;        /* the server waits for copy data */
 	bool unsynced;       /* messages were sent since the last Sync: an implicit transaction may be open */
+	bool ran;            /* a Bind or Execute is among them: what else there is has no effect on data */
 	bool failed;         /* no server could be had: *failure says why; leg_attach() tells it once */
 	struct diag *failure; /* owned; NULL: there has been none */
 	bool answers_begin;  /* an injected BEGIN has failed: its error is the client's */
@@ -147,9 +153,11 @@ struct session {
 	struct failed_name *failed_name; /* the last name that was lost: errors may speak of it still; NULL: none */
 	struct stmt *unnamed;
 	struct stmt *portal;   /* what the unnamed portal is bound to */
-	int portal_shard;      /* and where it is; -1: nowhere */
+	int portal_shard;      /* and where it is; or PORTAL_* */
 	struct names portals;  /* named ones, struct portal */
 	struct names cursors;  /* sharded: cursors of DECLARE, and the shard of each (int) */
+	bool cut;              /* sharded: a group runs piece by piece, see piece.c; an error skips what is left of it */
+	bool implicit;         /* and the block that it runs in is pgspan's own: it ends with the client's Sync */
 	uint64_t stream_left;  /* of a copy message that is passing through */
 	bool stream_forward;
 	bool skip_to_sync;     /* an error of pgspan's own in a group: all up to Sync is dropped */
@@ -226,10 +234,23 @@ enum route_status sql_execute_route(struct session *s, const struct plan *p, str
 /* Right before the statement is sent to the leg. */
 void sql_prepare_done(struct session *s, const char *name, struct span sql); /* a PREPARE has succeeded */
 void sql_prepare_ready(struct session *s, struct leg *l, const struct plan *p, struct span sql);
-bool query_is_for_all_legs(struct session *s, const struct plan *p);
+/* Whether a statement speaks of a block that legs are in, or will be, besides that of *shard* (-1: of any single one). */
+bool query_is_for_all_legs(struct session *s, const struct plan *p, int shard);
+bool query_is_control(const struct plan *p); /* it speaks of the block itself, or of the session */
 bool query_is_ignored(struct session *s, const struct plan *p, struct diag *d);
 /* True if the text only makes one setting, whose name is written to *name* (folded). */
 bool query_is_set_config(struct span sql, char *name, size_t size);
+
+/* piece.c */
+/* A block of pgspan's own for what is sent until the client's Sync, unless the client has one. What s->leg has been sent since
+ * its last Sync is in it, too. */
+void piece_begin(struct session *s);
+/* A Sync of pgspan's own behind what s->leg was sent: the next piece belongs to another. */
+void piece_leave(struct session *s);
+/* A piece is over and all has been answered: notes whether it has ended the block. */
+void piece_settle(struct session *s);
+/* The client's Sync (*told*: it is answered; false: a Query stands in for it) behind pieces. RC_AGAIN: wait. */
+enum rc piece_sync(struct session *s, bool told);
 
 void portals_clear(struct session *s);
 /* A RowDescription or NoData of a statement (its ref); *check*: the client does not see it. */
@@ -310,15 +331,22 @@ void leg_save(struct leg *l, struct span bytes);
 /* fan.c. Each: RC_OK: begun, what is needed of the message was copied, it is to be consumed and then fan_continue() called;
  * RC_FAIL: refused, *d*. */
 enum rc fan_query(struct session *s, struct plan_entry *e, struct span sql, const struct target_set *t, struct diag *d);
-/* *before*: answers that come ahead (ParseComplete, BindComplete); *describe*: the client wants the RowDescription. */
+struct fan_how {
+	const struct wbuf *before; /* answers that come ahead (ParseComplete, BindComplete) */
+	bool describe;    /* the client wants the RowDescription */
+	bool more;        /* its Sync does not stand behind it */
+	int32_t max_rows; /* 0: all */
+};
 enum rc fan_bind(struct session *s, struct stmt *st, const struct msg_bind *b, const struct route_values *v, const struct target_set *t,
-    const struct wbuf *before, bool describe, struct diag *d);
+    const struct fan_how *how, struct diag *d);
 void fan_continue(struct session *s);
 void fan_input(struct leg *l);
 void fan_drained(struct session *s);
 void fan_abandon(struct session *s);
 /* fan_end.c: a statement that ends or marks a block that several legs are in. */
-enum rc fan_control(struct session *s, struct plan_entry *e, struct span sql, const struct wbuf *before, struct diag *d);
+enum rc fan_control(struct session *s, struct plan_entry *e, struct span sql, const struct wbuf *before, bool more, struct diag *d);
+/* Ends the block that pgspan has opened for pieces (s->implicit), all legs being quiet; *told*: with a ReadyForQuery. */
+void fan_end_pieces(struct session *s, bool failed, bool told);
 /* copy_fan.c: whether CopyData is taken from the client now; taking one message, of which *n* bytes are there. */
 bool fan_takes_copy(const struct session *s);
 void fan_copy(struct session *s, char type, struct span body);

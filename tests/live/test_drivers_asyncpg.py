@@ -273,14 +273,12 @@ def run_shop(place):
     return in_loop
 
 
-@faulty(FLUSHED)
 def test_shop_insert(run_shop):
     async def work(conn):
         return [await conn.execute("INSERT INTO drv_orders VALUES ($1, $2, $3)", c, 1, f"o{c}") for c in range(40)]
     assert run_shop(work) == ["INSERT 0 1"] * 40
 
 
-@faulty(FLUSHED)
 def test_shop_keyed(run_shop):
     async def work(conn):
         assert [await conn.fetchval("SELECT what FROM drv_orders WHERE customer = $1", c) for c in range(40)] == [f"o{c}" for c in range(40)]
@@ -294,7 +292,6 @@ def test_shop_keyed(run_shop):
     assert run_shop(work) == (20, [39, 38, 37])
 
 
-@faulty(FLUSHED)
 def test_shop_copy(run_shop):
     async def work(conn):
         await conn.copy_to_table("drv_orders", source=_source(b"".join(b"%d\t0\tc\n" % i for i in range(1000, 3000))))
@@ -302,7 +299,6 @@ def test_shop_copy(run_shop):
     assert run_shop(work) == 2040
 
 
-@faulty(FLUSHED)
 def test_shop_binary_copy(run_shop):
     async def work(conn):
         await conn.copy_records_to_table("drv_orders", records=[(i, 5, "b") for i in range(500)])
@@ -314,7 +310,6 @@ async def _source(data):
     yield data
 
 
-@faulty(FLUSHED)
 def test_shop_executemany(run_shop):
     async def work(conn):
         await conn.executemany("INSERT INTO drv_orders VALUES ($1, $2, $3)", [(c, 1, "m") for c in range(40)])

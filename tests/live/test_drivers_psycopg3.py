@@ -422,7 +422,6 @@ def test_shop_keyed(shop):
         shop.execute("INSERT INTO drv_orders VALUES (%s, %s, %s)", [8, 1, "twice"])
 
 
-@faulty(SEVERAL)
 def test_shop_executemany(shop):
     shop.cursor().executemany("INSERT INTO drv_orders VALUES (%s, %s, %s)", [(c, n, "x") for c in range(50) for n in range(3)])
     assert shop.execute("SELECT count(*), sum(no), min(customer), max(customer) FROM drv_orders").fetchone() == (150, 150, 0, 49)
@@ -452,7 +451,6 @@ def test_shop_transactions(shop):
     assert shop.execute("SELECT count(*) FROM drv_orders").fetchone() == (150,)
 
 
-@faulty(SEVERAL)
 def test_shop_pipeline(shop):
     fill(shop)
     with shop.pipeline():
@@ -460,7 +458,6 @@ def test_shop_pipeline(shop):
         assert [c.fetchone()[0] for c in many] == [f"{c}/2" for c in range(50)]
 
 
-@faulty(SEVERAL)
 def test_shop_pipeline_of_writes(shop):
     with shop.pipeline():
         for c in range(50):
@@ -495,7 +492,6 @@ def test_shop_stream(shop):
     assert sorted(r[0] for r in shop.cursor().stream("SELECT customer FROM drv_orders WHERE no = %s", [1])) == list(range(50))
 
 
-@faulty("a cancel is lost while the statement waits for the catalog after DDL")
 def test_shop_cancel(shop):
     threading.Timer(0.3, shop.cancel).start()
     with pytest.raises(errors.QueryCanceled):

@@ -370,8 +370,6 @@ def test_psycopg3(pair):
     assert there(pair) == sorted(ON[s][i] for s in range(4) for i in (0, 3))
 
 
-@pytest.mark.xfail(strict=True, raises=psycopg.errors.FeatureNotSupported,
-                   reason="statements for several shards before one Sync are refused in a transaction block, too")
 @pytest.mark.parametrize("how", ["pipeline", "executemany"])
 def test_psycopg3_pipeline_in_a_block(pair, how):
     with pair.proxy.connect("shop", autocommit=False) as conn:
@@ -404,8 +402,6 @@ def test_psycopg2(pair):
     assert there(pair) == []
 
 
-@pytest.mark.xfail(strict=True, raises=asyncpg.FeatureNotSupportedError,
-                   reason="Parse, Describe, Flush puts the group on the first shard, before Bind tells the key's")
 def test_asyncpg(pair):
     async def run():
         conn = await asyncpg.connect(host="127.0.0.1", port=pair.proxy.port, user="app", password=conftest.APP_PASSWORD, database="shop")
@@ -418,13 +414,8 @@ def test_asyncpg(pair):
                     await conn.execute("INSERT INTO item (id, n) VALUES ($1, $2)", ON[0][1], 5000)
         assert [r["id"] for r in await conn.fetch("SELECT id FROM item WHERE id = ANY($1::bigint[]) ORDER BY id", [ON[s][0] for s in range(4)])] == sorted(ON[s][0] for s in range(4))
         await conn.executemany("INSERT INTO item (id) VALUES ($1)", [(ON[0][i],) for i in range(5, 15)])
-        try:
-            await conn.executemany("INSERT INTO item (id) VALUES ($1)", [(ON[s][i],) for i in range(20, 25) for s in range(4)])
-            many = 20
-        except asyncpg.FeatureNotSupportedError:
-            many = 0
+        await conn.executemany("INSERT INTO item (id) VALUES ($1)", [(ON[s][i],) for i in range(20, 25) for s in range(4)])
         await conn.copy_records_to_table("item", records=[(ON[s][30], "c") for s in range(4)], columns=["id", "name"])
         await conn.close()
-        return many
-    many = asyncio.run(run())
-    assert len(there(pair)) == 4 + 10 + many + 4
+    asyncio.run(run())
+    assert len(there(pair)) == 4 + 10 + 20 + 4
