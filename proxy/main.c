@@ -152,6 +152,7 @@ serve(const char *path)
 	if (auth_random(p->process_key, sizeof p->process_key) != RC_OK)
 		log_fatal("no random bytes can be had");
 	fleet_init(&p->fleet);
+	penalties_init(&p->penalties);
 	loop_init(&self.loop);
 	listener_init(&self.unix_listener, &self.loop, on_unix_client, NULL);
 	if (self.cfg->unix_socket_dir[0] &&
@@ -193,6 +194,7 @@ serve(const char *path)
 	free(p->workers);
 	monitor_stop(p->monitor);
 	fleet_fini(&p->fleet);
+	penalties_fini(&p->penalties);
 	listener_close(&self.unix_listener);
 	loop_fini(&self.loop);
 	config_unref(self.cfg);

@@ -16,7 +16,15 @@ struct userlist;   /* pgspan/auth.h */
 struct ident_maps; /* pgspan/ident.h */
 struct hba;        /* pgspan/hba.h */
 
-enum auth_type { AUTH_TYPE_TRUST, AUTH_TYPE_PASSWORD, AUTH_TYPE_MD5, AUTH_TYPE_SCRAM, AUTH_TYPE_CERT, AUTH_TYPE_HBA };
+enum auth_type {
+	AUTH_TYPE_TRUST,
+	AUTH_TYPE_PASSWORD,
+	AUTH_TYPE_MD5,
+	AUTH_TYPE_SCRAM,
+	AUTH_TYPE_CERT,
+	AUTH_TYPE_HBA,
+	AUTH_TYPE_PEER, /* only by a rule of auth_hba_file */
+};
 enum pool_mode { POOL_MODE_SESSION, POOL_MODE_TRANSACTION, POOL_MODE_STATEMENT };
 enum read_consistency { READ_EVENTUAL, READ_PRIMARY };
 enum server_role { SERVER_PRIMARY, SERVER_REPLICA };
