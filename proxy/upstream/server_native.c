@@ -340,7 +340,9 @@ set_expected_host(struct native *n)
 	if (inet_pton(AF_INET, host, ip) == 1 || inet_pton(AF_INET6, host, ip) == 1)
 		return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(n->ssl), host) == 1;
 	SSL_set_hostflags(n->ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-	return SSL_set1_host(n->ssl, host) == 1 && SSL_set_tlsext_host_name(n->ssl, host) == 1;
+	/* SSL_set_tlsext_host_name(), whose cast -Wcast-qual does not like. */
+	return SSL_set1_host(n->ssl, host) == 1 &&
+	       SSL_ctrl(n->ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, (void *)(uintptr_t)host) == 1;
 }
 
 static bool
