@@ -114,11 +114,11 @@ class Bench:
     def server_port(self):
         return self.fleet.servers["single"]["port"]
 
-    def pgspan(self, binary, workers, pool, max_clients=20000):
+    def pgspan(self, binary, workers, pool, max_clients=20000, auth_type="trust", secret="app-secret"):
         ini = self.dir / "pgspan.ini"
-        (self.dir / "users.txt").write_text('"app" "app-secret"\n"postgres" ""\n', encoding="utf-8")
+        (self.dir / "users.txt").write_text(f'"app" "{secret}"\n"postgres" ""\n', encoding="utf-8")
         ini.write_text(f"[proxy]\nlisten_addr = {HOST}\nlisten_port = {self.base + 41}\nunix_socket_dir =\n"
-                       f"workers = {workers}\nauth_type = trust\nauth_file = users.txt\npool_mode = transaction\n"
+                       f"workers = {workers}\nauth_type = {auth_type}\nauth_file = users.txt\npool_mode = transaction\n"
                        f"default_pool_size = {pool}\nmax_client_conn = {max_clients}\nmonitor_user = postgres\n"
                        f"[database:single]\nprimary = host={HOST} port={self.server_port} dbname=single\n", encoding="utf-8")
         if not os.access(binary, os.X_OK):

@@ -10,10 +10,12 @@
 #include "pgspan/log.h"
 #include "pgspan/monitor.h"
 #include "pgspan/offload.h"
+#include "pgspan/warm.h"
 #include "pgspan/worker.h"
 
 #include <getopt.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -53,6 +55,13 @@ report_log(void *arg, bool is_error, const char *line)
 		log_warning("%s", line);
 }
 
+static void
+warm_up(void)
+{
+	if (self.cfg->users && (self.cfg->auth_type == AUTH_TYPE_SCRAM || self.cfg->auth_type == AUTH_TYPE_HBA))
+		warm_start(&self.loop, self.cfg->users, self.process.process_key);
+}
+
 static int
 check(const char *path)
 {
@@ -85,6 +94,7 @@ on_hup(struct ev_loop *ev, ev_signal *w, int revents)
 	monitor_reload(self.process.monitor, c);
 	config_unref(self.cfg);
 	self.cfg = c;
+	warm_up();
 	log_info("the configuration was read again");
 }
 
@@ -136,6 +146,14 @@ raise_descriptor_limit(int clients)
 		log_warning("only %llu descriptors may be open: too few for max_client_conn = %d", (unsigned long long)r.rlim_cur, clients);
 }
 
+/* Memory holds passwords and keys: no core dump, no /proc/PID/mem for others. Who must debug sets PGSPAN_COREDUMP=1. */
+static void
+keep_secrets_in(void)
+{
+	if (!getenv("PGSPAN_COREDUMP"))
+		(void)prctl(PR_SET_DUMPABLE, 0);
+}
+
 static int
 serve(const char *path)
 {
@@ -147,11 +165,13 @@ serve(const char *path)
 		return 1;
 	log_set_level((enum log_level)self.cfg->log_level);
 	signal(SIGPIPE, SIG_IGN);
+	keep_secrets_in();
 	fault_init();
 	raise_descriptor_limit(self.cfg->max_client_conn);
 	if (auth_random(p->process_key, sizeof p->process_key) != RC_OK)
 		log_fatal("no random bytes can be had");
 	fleet_init(&p->fleet);
+	penalties_init(&p->penalties);
 	loop_init(&self.loop);
 	listener_init(&self.unix_listener, &self.loop, on_unix_client, NULL);
 	if (self.cfg->unix_socket_dir[0] &&
@@ -178,6 +198,7 @@ serve(const char *path)
 	for (int i = 0; i < p->n_workers; i++)
 		worker_run(p->workers[i]);
 	listener_start(&self.unix_listener);
+	warm_up();
 	log_info("pgspan serves %d databases with %d workers on %s port %d", self.cfg->n_databases, p->n_workers,
 	    self.cfg->listen_addr[0] ? self.cfg->listen_addr : "(no TCP)", self.cfg->listen_port);
 
@@ -187,12 +208,14 @@ serve(const char *path)
 		worker_stop(p->workers[i]);
 	for (int i = 0; i < p->n_workers; i++)
 		worker_join(p->workers[i]);
+	warm_stop();
 	offload_stop();
 	for (int i = 0; i < p->n_workers; i++)
 		worker_free(p->workers[i]);
 	free(p->workers);
 	monitor_stop(p->monitor);
 	fleet_fini(&p->fleet);
+	penalties_fini(&p->penalties);
 	listener_close(&self.unix_listener);
 	loop_fini(&self.loop);
 	config_unref(self.cfg);

@@ -134,6 +134,7 @@ on_tidy(struct ev_loop *ev, ev_timer *t, int revents)
 	(void)ev;
 	(void)revents;
 	tenants_tidy(&w->env.tenants);
+	auth_queries_tidy(&w->env.auth_queries);
 	end_if_drained(w);
 }
 
@@ -152,6 +153,7 @@ worker_new(struct process *p, int number, struct config *cfg)
 	w->env.cfg = config_ref(cfg);
 	w->env.process_key = p->process_key;
 	w->env.worker = number;
+	w->env.penalties = &p->penalties;
 	w->env.n_clients = &p->n_clients;
 	w->env.cancel_elsewhere = cancel_elsewhere;
 	w->env.catalog = find_catalog;
@@ -160,6 +162,7 @@ worker_new(struct process *p, int number, struct config *cfg)
 	w->env.owner = w;
 	w->env.plans = plan_cache_new(PLAN_CACHE_BYTES);
 	tenants_init(&w->env.tenants, &w->loop, &p->fleet);
+	auth_queries_init(&w->env.auth_queries, &w->loop);
 	session_env_init(&w->env);
 	ev_timer_init(&w->tidy, on_tidy, TIDY_S, TIDY_S);
 	w->tidy.data = w;
@@ -181,6 +184,7 @@ run(void *arg)
 	loop_run(&w->loop);
 	listener_close(&w->listener);
 	session_kill_all(&w->env);
+	auth_queries_close(&w->env.auth_queries);
 	tenants_close(&w->env.tenants);
 	loop_run_doomed(&w->loop);
 	ev_timer_stop(w->loop.ev, &w->tidy);
@@ -208,6 +212,7 @@ on_config(struct loop *l, struct mail *m)
 	w->env.cfg = c->cfg;
 	w->last_db = NULL; /* its address may come again */
 	tenants_reload(&w->env.tenants, c->cfg);
+	auth_queries_forget(&w->env.auth_queries);
 	config_unref(old);
 	free(c);
 }
@@ -284,6 +289,7 @@ worker_free(struct worker *w)
 	listener_close(&w->listener);
 	session_kill_all(&w->env);
 	loop_fini(&w->loop);
+	auth_queries_fini(&w->env.auth_queries);
 	tenants_fini(&w->env.tenants);
 	names_clear(&w->catalogs, drop_catalog);
 	plan_cache_free(w->env.plans);

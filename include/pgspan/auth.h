@@ -28,6 +28,12 @@ struct userlist;
 struct userlist *userlist_parse(struct span text, struct diag *d) WARN_UNUSED;
 struct userlist *userlist_ref(struct userlist *ul);
 void userlist_unref(struct userlist *ul); /* NULL is allowed */
+/* A list of one. NULL: *d* says what is wrong with the secret. */
+struct userlist *userlist_of(struct span name, struct span secret, struct diag *d) WARN_UNUSED;
+/* Whether a SCRAM verifier is among the secrets: a password in clear then takes a derivation to check, so all should. */
+bool userlist_has_scram(const struct userlist *ul);
+/* NULL behind the last. */
+const struct auth_user *userlist_at(const struct userlist *ul, size_t i);
 size_t userlist_count(const struct userlist *ul);
 /* NULL if there is none of that name. Borrowed from *ul*. */
 const struct auth_user *userlist_find(const struct userlist *ul, struct span name);
@@ -41,7 +47,11 @@ const char *auth_user_secret(const struct auth_user *u);
  * user, who can't use SCRAM: begin a mock login then, as for an unknown user. */
 const struct scram_secret *auth_user_scram(const struct auth_user *u, const unsigned char process_key[SCRAM_KEY_BYTES]);
 
-/* Whether the password that came in clear is right. An empty one never is. */
+/* Whether that will take milliseconds now. */
+bool auth_user_must_derive(const struct auth_user *u);
+
+/* The checks cost the same, and say no, with *u* NULL: nobody of that name.
+ * Whether the password that came in clear is right. An empty one never is. */
 bool auth_check_cleartext(const struct auth_user *u, struct span password) WARN_UNUSED;
 /* Whether *response* is "md5" + md5(md5(password + user) + salt). Never for a SCRAM verifier. */
 bool auth_check_md5(const struct auth_user *u, const unsigned char salt[4], struct span response) WARN_UNUSED;

@@ -14,8 +14,17 @@
 
 struct userlist;   /* pgspan/auth.h */
 struct ident_maps; /* pgspan/ident.h */
+struct hba;        /* pgspan/hba.h */
 
-enum auth_type { AUTH_TYPE_TRUST, AUTH_TYPE_PASSWORD, AUTH_TYPE_MD5, AUTH_TYPE_SCRAM, AUTH_TYPE_CERT };
+enum auth_type {
+	AUTH_TYPE_TRUST,
+	AUTH_TYPE_PASSWORD,
+	AUTH_TYPE_MD5,
+	AUTH_TYPE_SCRAM,
+	AUTH_TYPE_CERT,
+	AUTH_TYPE_HBA,
+	AUTH_TYPE_PEER, /* only by a rule of auth_hba_file */
+};
 enum pool_mode { POOL_MODE_SESSION, POOL_MODE_TRANSACTION, POOL_MODE_STATEMENT };
 enum read_consistency { READ_EVENTUAL, READ_PRIMARY };
 enum server_role { SERVER_PRIMARY, SERVER_REPLICA };
@@ -58,6 +67,10 @@ struct database_settings {
 	int64_t server_connect_timeout_ms; /* for one attempt to log in */
 	int64_t server_idle_timeout_ms;    /* 0: never */
 	int64_t server_lifetime_ms;
+	char *auth_user;    /* asks auth_query; empty: nobody does */
+	char *auth_query;
+	char *auth_dbname;  /* whose primary is asked; empty: the database's own */
+	int64_t auth_query_cache_ms;
 	int64_t max_replica_lag_ms; /* a replica further behind gets no reads; 0: no limit */
 	int buckets;                /* of a sharded database: a power of two */
 	enum shardmap_strategy hash;
@@ -85,6 +98,9 @@ struct config {
 	enum auth_type auth_type;
 	char *auth_file;       /* an absolute path, or empty: none */
 	struct userlist *users; /* NULL when auth_file is not set */
+	char *auth_hba_file;   /* an absolute path, or empty: none */
+	struct hba *hba;       /* NULL unless AUTH_TYPE_HBA */
+	int64_t auth_failure_delay_ms; /* the most that a refusal is held back; 0: never */
 	char *auth_ident_file; /* an absolute path, or empty: none */
 	char *auth_cert_map;   /* which of its maps is AUTH_TYPE_CERT's; empty: the certificate's name is the user's */
 	struct ident_maps *ident; /* NULL when auth_ident_file is not set */

@@ -67,6 +67,8 @@ void pool_tidy(struct pool *p);
 /* Closes idle servers now, and busy ones when they come back (RECONNECT, a server's role has changed). */
 void pool_retire(struct pool *p);
 
+/* What to log in with where no password is known; copied, and wiped at the end. SERVER_KEYS_NONE changes nothing. */
+void pool_set_keys(struct pool *p, const struct server_keys *keys);
 void pool_set_timeouts(struct pool *p, int64_t connect_ms, int64_t idle_ms, int64_t lifetime_ms);
 /* Another limit: more may be opened at once; those beyond a smaller one are closed as they come back. */
 void pool_set_max(struct pool *p, int max);

@@ -49,6 +49,9 @@ void scram_secret_format(const struct scram_secret *s, char out[SCRAM_VERIFIER_M
 /* Whether *password* is the one behind *s*; takes the time of a derivation. */
 bool scram_secret_matches(const struct scram_secret *s, struct span password) WARN_UNUSED;
 
+/* ClientKey: what only the password, or a client's proof, tells. Takes the time of a derivation. */
+enum rc scram_client_key(const struct scram_secret *s, struct span password, unsigned char key[SCRAM_KEY_BYTES]) WARN_UNUSED;
+
 /* The salt of *user* under a secret of this process: looks random, is always the same. Derived secrets and mock ones
  * both use it, so that a reload or a wrong name cannot be told from outside. */
 void scram_salt_for(struct span user, const unsigned char process_key[SCRAM_KEY_BYTES], unsigned char salt[SCRAM_SALT_BYTES]);
@@ -64,6 +67,7 @@ struct scram {
 	size_t binding_bytes;          /* 0: no channel binding is offered */
 	unsigned char binding[SCRAM_BINDING_MAX_BYTES];
 	struct scram_secret secret;
+	unsigned char client_key[SCRAM_KEY_BYTES]; /* SCRAM_DONE: what a login elsewhere with the same verifier can be proved by */
 	char server_nonce[32];         /* text; tests may overwrite it after scram_begin() */
 	size_t nonce_bytes;            /* the client's nonce and ours, within server_first */
 	size_t client_first_bytes, server_first_bytes;

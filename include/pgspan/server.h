@@ -14,11 +14,21 @@
 #include "pgspan/conn.h"
 #include "pgspan/diag.h"
 #include "pgspan/dlist.h"
+#include "pgspan/auth.h"
 #include "pgspan/replies.h"
 #include "pgspan/stmt_set.h"
 
 struct pg_conn;
 struct server;
+
+/* What stands in the place of a password that is not known: enough to log in by, see server_native.c. */
+enum server_keys_kind { SERVER_KEYS_NONE, SERVER_KEYS_SCRAM, SERVER_KEYS_MD5 };
+struct server_keys {
+	enum server_keys_kind kind;
+	struct scram_secret scram; /* the verifier, and what a client's proof told */
+	unsigned char client_key[SCRAM_KEY_BYTES];
+	char md5[AUTH_MD5_BYTES];
+};
 
 enum server_state { SERVER_CONNECTING, SERVER_READY, SERVER_CLOSED };
 
@@ -40,7 +50,9 @@ struct server {
 	enum server_state state;
 	struct conn conn; /* of use once READY */
 	struct replies replies;
-	struct pg_conn *pg;
+	struct pg_conn *pg;     /* NULL: logged in natively */
+	struct native *native;  /* NULL: libpq logged in */
+	uint32_t pid;           /* of the server's process; 0 before the login */
 	struct loop *loop;
 	const struct server_ops *ops; /* may be set anew while READY: who holds the server hears of it */
 	void *user;                   /* the holder's */
@@ -83,6 +95,11 @@ void server_note_parameter(struct server *s, const struct wire_msg *m);
  * whole log-in. Never NULL: what fails at once is told through on_open, too. */
 struct server *server_open(struct loop *l, const char *conninfo, const char *const *keys, const char *const *values, int64_t timeout_ms,
     const struct server_ops *ops, void *user);
+
+/* The same without libpq, which cannot log in without a password: with keys, copied and wiped once logged in. host and port, user, and
+ * TLS are the connection string's, but for *user*. */
+struct server *server_open_native(struct loop *l, const char *conninfo, const char *user, const struct server_keys *keys, int64_t timeout_ms,
+    const struct server_ops *ops, void *holder);
 
 /* Takes a READY server that owes nothing off its loop, and puts it on another, whose thread must make the second call. */
 void server_park(struct server *s);

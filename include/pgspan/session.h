@@ -5,6 +5,8 @@
 #ifndef PGSPAN_SESSION_H
 #define PGSPAN_SESSION_H
 
+#include "pgspan/auth_query.h"
+#include "pgspan/penalty.h"
 #include "pgspan/plan_cache.h"
 #include "pgspan/scan.h"
 #include "pgspan/tenant.h"
@@ -18,6 +20,8 @@ struct session_env {
 	struct loop *loop;
 	struct config *cfg; /* new sessions'; a session keeps the one it began with */
 	struct tenants tenants;
+	struct auth_queries auth_queries;
+	struct penalties *penalties; /* of all workers */
 	struct plan_cache *plans;
 	struct scan scan;
 	struct scan inner_scan; /* of the statement behind an EXECUTE, while *scan* is the EXECUTE's */

@@ -74,8 +74,10 @@ void tenants_tidy(struct tenants *t);
  * their sessions hold, unless nothing of their database has changed. */
 void tenants_reload(struct tenants *t, struct config *cfg);
 
-/* The tenant of this name; made when there is none. *password* may be NULL. */
-struct tenant *tenants_get(struct tenants *t, struct config *cfg, const struct database_config *db, const char *user, const char *password);
+/* The tenant of this name; made when there is none, or another password is known now. *password* may be NULL: *keys* are then
+ * what new server connections log in with (copied; SERVER_KEYS_NONE: as before). */
+struct tenant *tenants_get(struct tenants *t, struct config *cfg, const struct database_config *db, const char *user, const char *password,
+    const struct server_keys *keys);
 
 static inline struct pool *
 tenant_pool(const struct tenant *t, int shard, int server)

@@ -6,6 +6,7 @@
 #define PGSPAN_WORKER_H
 
 #include "pgspan/config.h"
+#include "pgspan/penalty.h"
 #include "pgspan/tenant.h"
 
 struct worker;
@@ -16,6 +17,7 @@ struct process {
 	struct fleet fleet;
 	_Atomic int n_clients;
 	unsigned char process_key[32];
+	struct penalties penalties;
 	struct worker **workers;
 	int n_workers;
 	struct monitor *monitor;

@@ -13,6 +13,7 @@
 #include "config_int.h"
 
 #include "pgspan/auth.h"
+#include "pgspan/hba.h"
 #include "pgspan/ident.h"
 
 #include <limits.h>
@@ -526,6 +527,15 @@ others_may_read(FILE *f)
 	return fd != -1 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (st.st_mode & (S_IRGRP | S_IROTH)) != 0;
 }
 
+static bool
+asks_for_users(const struct loader *l)
+{
+	for (int i = 0; i < l->c->n_databases; i++)
+		if (*l->c->databases[i].set.auth_user)
+			return true;
+	return *l->c->defaults.auth_user != '\0';
+}
+
 /* All of a file that *key* names, in malloc's memory; NULL: a mistake was added. */
 static char *
 read_file(struct loader *l, const char *key, const char *path, bool is_secret, size_t *n)
@@ -595,6 +605,80 @@ read_ident(struct loader *l)
 	if (*c->auth_cert_map && !(c->ident && ident_has(c->ident, c->auth_cert_map)))
 		mistake_add(&l->m, line_of(l, "auth_cert_map"), "auth_cert_map", "there is no map \"%s\"; expected one of auth_ident_file",
 		            c->auth_cert_map);
+}
+
+/* A file that a rule names behind '@'. */
+static char *
+read_hba_names(void *arg, const char *from, const char *name, char **path, size_t *n, char *why, size_t why_size)
+{
+	struct loader *l = arg;
+	const char *base = from ? from : l->c->auth_hba_file, *slash = strrchr(base, '/');
+	*path = *name == '/' || !slash ? xstrdup(name) : xstrdup(arena_printf(&l->tmp, "%.*s%s", (int)(slash - base) + 1, base, name));
+	char *text = read_file(l, "auth_hba_file", *path, false, n);
+	if (!text) {
+		snprintf(why, why_size, "@%s cannot be read", name);
+		free(*path);
+	}
+	return text;
+}
+
+static void
+hba_mistake(void *arg, unsigned line, const char *text)
+{
+	struct loader *l = arg;
+	mistake_add(&l->m, line_of(l, "auth_hba_file"), "auth_hba_file", "%s:%u: %s", l->c->auth_hba_file, line, text);
+}
+
+/* Rules that can never let anybody in, or could not check what they ask for. */
+static void
+check_hba_rules(struct loader *l)
+{
+	struct config *c = l->c;
+	const struct hba_rule *r;
+	for (size_t i = 0; (r = hba_rule_at(c->hba, i)); i++) {
+		bool secrets = r->method == HBA_PASSWORD || r->method == HBA_MD5 || r->method == HBA_SCRAM;
+		bool certs = r->method == HBA_CERT || r->clientcert != HBA_CERT_NOT_ASKED;
+		if (r->map && !(c->ident && ident_has(c->ident, r->map)))
+			hba_mistake(l, r->line, arena_printf(&l->tmp, "there is no map \"%s\"; expected one of auth_ident_file", r->map));
+		if (certs && (c->client_tls.mode == TLS_DISABLE || !*c->client_tls.ca_file))
+			hba_mistake(l, r->line, "clients' certificates need client_tls_sslmode and client_tls_ca_file");
+		if (secrets && !*c->auth_file && !asks_for_users(l))
+			hba_mistake(l, r->line, "passwords need auth_file or auth_user");
+	}
+}
+
+static void
+read_hba(struct loader *l)
+{
+	struct config *c = l->c;
+	struct hba_reader reader = {read_hba_names, l};
+	size_t n;
+	if (c->auth_type == AUTH_TYPE_HBA && !*c->auth_hba_file && l->proxy_is_clean)
+		mistake_add(&l->m, line_of(l, "auth_type"), "auth_hba_file", "not set, but auth_type = hba needs it; expected a file");
+	if (!*c->auth_hba_file)
+		return;
+	c->auth_hba_file = resolve(l, c->auth_hba_file);
+	char *text = read_file(l, "auth_hba_file", c->auth_hba_file, false, &n);
+	if (!text)
+		return;
+	c->hba = hba_parse(span_of(text, n), &reader, hba_mistake, l);
+	free(text);
+	if (c->hba && c->auth_type == AUTH_TYPE_HBA && l->proxy_is_clean)
+		check_hba_rules(l);
+}
+
+static void
+check_auth_databases(struct loader *l)
+{
+	struct config *c = l->c;
+	for (int i = -1; i < c->n_databases; i++) {
+		const struct database_settings *set = i < 0 ? &c->defaults : &c->databases[i].set;
+		if (!*set->auth_dbname || (i >= 0 && strcmp(set->auth_dbname, c->defaults.auth_dbname) == 0))
+			continue;
+		if (!find_draft(l, set->auth_dbname))
+			mistake_add(&l->m, i < 0 ? line_of(l, "auth_dbname") : 0, "auth_dbname",
+			            "there is no database \"%s\"; expected the name of a [database:NAME] section", set->auth_dbname);
+	}
 }
 
 /* Adds the mistake that tls_context_new() told of. */
@@ -746,10 +830,12 @@ finish_proxy(struct loader *l, FILE *in)
 	if (*c->auth_file) {
 		c->auth_file = resolve(l, c->auth_file);
 		read_users(l);
-	} else if (c->auth_type != AUTH_TYPE_TRUST && c->auth_type != AUTH_TYPE_CERT && l->proxy_is_clean) {
+	} else if (c->auth_type >= AUTH_TYPE_PASSWORD && c->auth_type <= AUTH_TYPE_SCRAM && l->proxy_is_clean && !asks_for_users(l)) {
 		mistake_add(&l->m, line_of(l, "auth_type"), "auth_file", "not set, but auth_type needs it; expected a file, or auth_type = trust");
 	}
 	read_ident(l);
+	read_hba(l);
+	check_auth_databases(l);
 	read_tls(l);
 	if (!l->n_dbs && !l->m.n_errors)
 		mistake_add(&l->m, 0, NULL, "no database; expected a [database:NAME] section");
@@ -846,6 +932,7 @@ config_unref(struct config *c)
 		shardmap_unref(c->databases[i].map);
 	userlist_unref(c->users);
 	ident_free(c->ident);
+	hba_free(c->hba);
 	tls_context_unref(c->tls);
 	arena_fini(&c->mem);
 	free(c);

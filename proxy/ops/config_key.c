@@ -14,7 +14,7 @@
 #define YEAR (365 * 24 * 3600 * SECOND)
 #define MEGABYTE (INT64_C(1) << 20)
 
-static const char *const auth_types[] = {"trust", "password", "md5", "scram-sha-256", "cert", NULL};
+static const char *const auth_types[] = {"trust", "password", "md5", "scram-sha-256", "cert", "hba", NULL};
 static const char *const tls_modes[] = {"disable", "allow", "prefer", "require", "verify-ca", "verify-full", NULL};
 static const char *const pool_modes[] = {"session", "transaction", "statement", NULL};
 static const char *const consistencies[] = {"eventual", "primary", NULL};
@@ -23,8 +23,13 @@ static const char *const strategies[] = {"xxh64", "postgres", NULL};
 
 _Static_assert(sizeof(enum auth_type) == sizeof(int) && sizeof(enum log_level) == sizeof(int) &&
                sizeof(enum tls_mode) == sizeof(int), "enums are set through int *");
-_Static_assert(AUTH_TYPE_CERT == 4 && TLS_VERIFY_FULL == 5 && POOL_MODE_STATEMENT == 2 && READ_PRIMARY == 1 && LOG_LEVEL_FATAL == 4 &&
+_Static_assert(AUTH_TYPE_HBA == 5 && TLS_VERIFY_FULL == 5 && POOL_MODE_STATEMENT == 2 && READ_PRIMARY == 1 && LOG_LEVEL_FATAL == 4 &&
                SHARDMAP_POSTGRES == 1, "the words above are in the enums' order");
+
+/* PgBouncer's. An expired password is none, and who may not log in has none. */
+#define DEFAULT_AUTH_QUERY \
+	"SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END " \
+	"FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin"
 
 #define PROXY(field) .places = IN_PROXY, .at = offsetof(struct config, field)
 #define FOR_DATABASE(field) .for_database = true, .at = offsetof(struct database_settings, field)
@@ -43,10 +48,16 @@ const struct config_key config_keys[] = {
 	 .doc = "Threads that serve clients; 0 is one for each core."},
 	{"auth_type", PROXY(auth_type), .type = VAL_ENUM, .def = "scram-sha-256", .words = auth_types,
 	 .doc = "How clients prove who they are. `cert`: by the name (CN) in their TLS certificate; it needs `client_tls_sslmode` "
-	        "verify-ca or verify-full."},
+	        "verify-ca or verify-full. `hba`: as auth_hba_file says, by where they come from."},
+	{"auth_hba_file", PROXY(auth_hba_file), .type = VAL_TEXT, .def = "",
+	 .doc = "The rules of `auth_type` hba in pg_hba.conf's format, relative to proxy.ini's folder: types local, host, hostssl, hostnossl; "
+	        "methods trust, reject, password, md5, scram-sha-256, cert, peer. No groups, host names or regular expressions."},
 	{"auth_file", PROXY(auth_file), .type = VAL_TEXT, .def = "",
 	 .doc = "Who may log in: a file of lines `\"name\" \"password, or SCRAM or md5 verifier\"`, relative to proxy.ini's folder. "
-	        "May be left out with `auth_type` trust or cert only."},
+	        "May be left out with `auth_type` trust, cert or hba, or when auth_user is set."},
+	{"auth_failure_delay", PROXY(auth_failure_delay_ms), .type = VAL_TIME, .def = "5", .min = 0, .max = 60 * SECOND,
+	 .doc = "The most that the answer to a wrong password is held back: from an address's fourth failure in a row on it is 0.1 s, and twice as "
+	        "long each time. 0 is never. Unix sockets are exempt."},
 	{"auth_ident_file", PROXY(auth_ident_file), .type = VAL_TEXT, .def = "",
 	 .doc = "User-name maps in pg_ident.conf's format: lines of `map certificate-name user`, relative to proxy.ini's folder. A name "
 	        "that begins with `/` is a regular expression, `\\1` in the user what its parentheses matched; `all` is any user."},
@@ -109,6 +120,16 @@ const struct config_key config_keys[] = {
 	 .doc = "A server connection older than this is closed when it is next unused; 0 is never."},
 	{"max_replica_lag", DATABASE(max_replica_lag_ms), .type = VAL_TIME, .def = "10", .min = 0, .max = YEAR,
 	 .doc = "A replica further behind its primary gets no reads; 0 is no limit."},
+	{"auth_user", DATABASE(auth_user), .type = VAL_TEXT, .def = "",
+	 .doc = "The role that asks auth_query for users whom auth_file does not name; its own password is in auth_file or in the connection "
+	        "string. Empty: nobody is asked."},
+	{"auth_query", DATABASE(auth_query), .type = VAL_TEXT, .def = DEFAULT_AUTH_QUERY,
+	 .doc = "The statement that tells a user's secret; `$1` is the name, sent as a parameter. One row of two columns: that name, and the "
+	        "password or verifier; NULL: nobody may log in by it."},
+	{"auth_dbname", DATABASE(auth_dbname), .type = VAL_TEXT, .def = "",
+	 .doc = "The database ([database:NAME]) whose primary is asked; empty: the client's own. Of several shards the first is asked."},
+	{"auth_query_cache", DATABASE(auth_query_cache_ms), .type = VAL_TIME, .def = "60", .min = 0, .max = YEAR,
+	 .doc = "How long an answer of auth_query is used; 0: it is asked at every login. A login that fails by an older answer makes it be asked again."},
 	{"read_consistency", DATABASE(read_consistency), .type = VAL_ENUM, .def = "eventual", .words = consistencies,
 	 .doc = "`eventual`: reads go to any healthy replica within max_replica_lag. `primary`: all reads go to the primary."},
 	{"buckets", .places = IN_PROXY | IN_DATABASE | IN_SHARD, FOR_DATABASE(buckets), .type = VAL_BUCKETS, .def = "16384",

@@ -28,6 +28,7 @@ struct userlist {
 	struct arena arena;
 	struct auth_user *users; /* sorted by name */
 	size_t n, cap;
+	bool has_scram;
 };
 
 /* ---- parsing ---- */
@@ -152,7 +153,10 @@ parse_line(struct userlist *ul, struct span line, unsigned number, struct diag *
 	u = add_user(ul, number);
 	u->name = name;
 	u->secret = secret;
-	return classify(u, d);
+	if (classify(u, d) != RC_OK)
+		return RC_FAIL;
+	ul->has_scram |= u->kind == AUTH_SECRET_SCRAM;
+	return RC_OK;
 }
 
 static int
@@ -208,6 +212,33 @@ userlist_parse(struct span text, struct diag *d)
 fail:
 	userlist_unref(ul);
 	return NULL;
+}
+
+struct userlist *
+userlist_of(struct span name, struct span secret, struct diag *d)
+{
+	struct userlist *ul = xcalloc(1, sizeof *ul);
+	atomic_init(&ul->refs, 1);
+	arena_init(&ul->arena);
+	struct auth_user *u = add_user(ul, 1);
+	u->name = span_of(arena_strndup(&ul->arena, name.p, name.n), name.n);
+	u->secret = span_of(arena_strndup(&ul->arena, secret.p, secret.n), secret.n);
+	if (classify(u, d) == RC_OK)
+		return ul;
+	userlist_unref(ul);
+	return NULL;
+}
+
+bool
+userlist_has_scram(const struct userlist *ul)
+{
+	return ul->has_scram;
+}
+
+const struct auth_user *
+userlist_at(const struct userlist *ul, size_t i)
+{
+	return i < ul->n ? &ul->users[i] : NULL;
 }
 
 struct userlist *
@@ -279,6 +310,12 @@ const char *
 auth_user_secret(const struct auth_user *u)
 {
 	return u->secret.p;
+}
+
+bool
+auth_user_must_derive(const struct auth_user *u)
+{
+	return u->kind == AUTH_SECRET_PLAIN && u->secret.n > 0 && !atomic_load(u->scram);
 }
 
 const struct scram_secret *
@@ -356,6 +393,10 @@ auth_check_cleartext(const struct auth_user *u, struct span password)
 
 	if (password.n == 0 || password.n > AUTH_PASSWORD_MAX_BYTES)
 		return false;
+	if (!u) {
+		(void)!same_text(password, SPAN_LIT("nobody"));
+		return false;
+	}
 	switch (u->kind) {
 	case AUTH_SECRET_PLAIN:
 		return same_text(u->secret, password);
@@ -372,8 +413,11 @@ auth_check_md5(const struct auth_user *u, const unsigned char salt[4], struct sp
 {
 	char secret[AUTH_MD5_BYTES], want[AUTH_MD5_BYTES];
 
-	if (u->kind == AUTH_SECRET_SCRAM || u->secret.n == 0)
+	if (!u || u->kind == AUTH_SECRET_SCRAM || u->secret.n == 0) {
+		if (auth_md5_secret(SPAN_LIT("nobody"), SPAN_LIT("nobody"), secret) == RC_OK && auth_md5_response(secret, salt, want) == RC_OK)
+			(void)!same_text(span_str(want), response);
 		return false;
+	}
 	if (u->kind == AUTH_SECRET_MD5)
 		memcpy(secret, u->secret.p, AUTH_MD5_BYTES);
 	else if (auth_md5_secret(u->secret, u->name, secret) != RC_OK)

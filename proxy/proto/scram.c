@@ -100,11 +100,10 @@ saslprep(struct span password)
 	return NULL;
 }
 
-enum rc
-scram_secret_from_password(struct span password, const unsigned char *salt, size_t salt_bytes, uint32_t iterations,
-			   struct scram_secret *out)
+/* SaltedPassword. */
+static enum rc
+derive(struct span password, const unsigned char *salt, size_t salt_bytes, uint32_t iterations, unsigned char salted[SCRAM_KEY_BYTES])
 {
-	unsigned char salted[SCRAM_KEY_BYTES], client_key[SCRAM_KEY_BYTES];
 	char *prepared = saslprep(password);
 	int ok;
 
@@ -112,12 +111,21 @@ scram_secret_from_password(struct span password, const unsigned char *salt, size
 	if (prepared)
 		password = span_str(prepared);
 	ok = PKCS5_PBKDF2_HMAC(password.n ? password.p : "", (int)password.n, salt, (int)salt_bytes, (int)iterations, EVP_sha256(),
-			       sizeof salted, salted);
+			       SCRAM_KEY_BYTES, salted);
 	if (prepared) {
 		OPENSSL_cleanse(prepared, password.n);
 		free(prepared);
 	}
-	if (!ok)
+	return ok ? RC_OK : RC_FAIL;
+}
+
+enum rc
+scram_secret_from_password(struct span password, const unsigned char *salt, size_t salt_bytes, uint32_t iterations,
+			   struct scram_secret *out)
+{
+	unsigned char salted[SCRAM_KEY_BYTES], client_key[SCRAM_KEY_BYTES];
+
+	if (derive(password, salt, salt_bytes, iterations, salted) != RC_OK)
 		return RC_FAIL;
 	out->iterations = iterations;
 	out->salt_bytes = (uint8_t)salt_bytes;
@@ -127,6 +135,18 @@ scram_secret_from_password(struct span password, const unsigned char *salt, size
 	hmac(salted, "Server Key", 10, out->server_key);
 	OPENSSL_cleanse(salted, sizeof salted);
 	OPENSSL_cleanse(client_key, sizeof client_key);
+	return RC_OK;
+}
+
+enum rc
+scram_client_key(const struct scram_secret *s, struct span password, unsigned char key[SCRAM_KEY_BYTES])
+{
+	unsigned char salted[SCRAM_KEY_BYTES];
+
+	if (derive(password, s->salt, s->salt_bytes, s->iterations, salted) != RC_OK)
+		return RC_FAIL;
+	hmac(salted, "Client Key", 10, key);
+	OPENSSL_cleanse(salted, sizeof salted);
 	return RC_OK;
 }
 
@@ -463,7 +483,7 @@ make_auth_message(const struct scram *s, struct span without_proof, struct wbuf 
 
 /* ClientKey = proof XOR HMAC(StoredKey, AuthMessage); it is right if its digest is StoredKey. */
 static bool
-verify_proof(const struct scram *s, const struct wbuf *auth, const unsigned char proof[SCRAM_KEY_BYTES])
+verify_proof(struct scram *s, const struct wbuf *auth, const unsigned char proof[SCRAM_KEY_BYTES])
 {
 	unsigned char key[SCRAM_KEY_BYTES], digest[SCRAM_KEY_BYTES];
 	bool same;
@@ -473,6 +493,8 @@ verify_proof(const struct scram *s, const struct wbuf *auth, const unsigned char
 		key[i] ^= proof[i];
 	sha256(key, sizeof key, digest);
 	same = CRYPTO_memcmp(digest, s->secret.stored_key, SCRAM_KEY_BYTES) == 0;
+	if (same && !s->doomed)
+		memcpy(s->client_key, key, sizeof key);
 	OPENSSL_cleanse(key, sizeof key);
 	return same && !s->doomed;
 }

@@ -6,11 +6,9 @@
  *   authentication ──► AuthenticationOk ──► a server tells its parameters (once per tenant, or when the client brought
  *   settings of its own: a bad one is refused in the server's words) ──► ParameterStatus, BackendKeyData, ReadyForQuery
  *
- * An unknown user goes through the same dialogue and gets the same answer as a wrong password; an unknown database is told
- * only after the password was right. */
+ * Authentication is login_auth.c's. An unknown database is told only after the password was right. */
 #include "session_int.h"
 
-#include "pgspan/ident.h"
 #include "pgspan/log.h"
 #include "pgspan/sqlstate.h"
 #include "pgspan/tls.h"
@@ -20,8 +18,8 @@
 
 #define TLS_RECORD_HANDSHAKE 0x16 /* no packet begins so: it would be too long */
 
-static void
-fatal(struct session *s, const char *sqlstate, const char *message, const char *hint)
+void
+login_fatal(struct session *s, const char *sqlstate, const char *message, const char *hint)
 {
 	struct diag d;
 	diag_clear(&d);
@@ -34,33 +32,13 @@ fatal(struct session *s, const char *sqlstate, const char *message, const char *
 void
 login_fini(struct session *s)
 {
-	if (s->scram) {
-		scram_fini(s->scram);
-		free(s->scram);
-		s->scram = NULL;
-	}
+	login_auth_fini(s);
 	if (s->login_arena) {
 		arena_fini(s->login_arena);
 		free(s->login_arena);
 		s->login_arena = NULL;
 		s->startup = NULL;
 	}
-}
-
-static const struct auth_user *
-known_user(const struct session *s)
-{
-	return s->cfg->users ? userlist_find(s->cfg->users, span_str(s->user)) : NULL;
-}
-
-static bool
-wrong_password(struct session *s)
-{
-	char text[256];
-	snprintf(text, sizeof text, "password authentication failed for user \"%.180s\"", s->user);
-	log_info("login of \"%s\" to \"%s\" refused: wrong password or unknown user", s->user, s->startup->database);
-	fatal(s, SQLSTATE_INVALID_PASSWORD, text, NULL);
-	return false;
 }
 
 /* --- after authentication --- */
@@ -92,16 +70,11 @@ add_settings(struct session *s)
 	}
 }
 
-static bool
-authenticated(struct session *s)
+bool
+login_authenticated(struct session *s)
 {
 	struct wbuf w = {0};
 	const struct startup *st = s->startup;
-	if (s->scram) {
-		scram_fini(s->scram);
-		free(s->scram);
-		s->scram = NULL;
-	}
 	/* The configuration may have been read again while the client logged in. */
 	if (s->cfg != s->env->cfg) {
 		config_unref(s->cfg);
@@ -111,20 +84,22 @@ authenticated(struct session *s)
 	if (!db) {
 		char text[256];
 		snprintf(text, sizeof text, "database \"%.180s\" does not exist", st->database);
-		fatal(s, SQLSTATE_INVALID_DATABASE, text, "pgspan serves the databases that have a [database:NAME] section in its configuration.");
+		login_fatal(s, SQLSTATE_INVALID_DATABASE, text, "pgspan serves the databases that have a [database:NAME] section in its configuration.");
 		return false;
 	}
 	if (st->replication != REPLICATION_NONE) {
-		fatal(s, SQLSTATE_FEATURE_NOT_SUPPORTED, "pgspan does not pass replication connections through yet", "Connect to the primary directly.");
+		login_fatal(s, SQLSTATE_FEATURE_NOT_SUPPORTED, "pgspan does not pass replication connections through yet", "Connect to the primary directly.");
 		return false;
 	}
 	if (s->env->draining) {
-		fatal(s, SQLSTATE_ADMIN_SHUTDOWN, "pgspan is shutting down", NULL);
+		login_fatal(s, SQLSTATE_ADMIN_SHUTDOWN, "pgspan is shutting down", NULL);
 		return false;
 	}
-	const struct auth_user *u = known_user(s);
-	const char *password = u && auth_user_kind(u) == AUTH_SECRET_PLAIN ? auth_user_secret(u) : NULL;
-	s->tenant = tenants_get(&s->env->tenants, s->cfg, db, s->user, password);
+	struct server_keys keys;
+	const char *password = login_secrets(s, &keys);
+	s->tenant = tenants_get(&s->env->tenants, s->cfg, db, s->user, password, &keys);
+	explicit_bzero(&keys, sizeof keys);
+	login_auth_fini(s);
 	msg_put_auth_ok(&w);
 	session_put(s, &w);
 	add_settings(s);
@@ -195,128 +170,6 @@ login_welcome(struct session *s)
 	leg_settle(s);
 }
 
-/* --- passwords --- */
-
-bool
-login_auth(struct session *s)
-{
-	struct span rx = conn_rx(&s->conn), password;
-	struct wire_msg m;
-	struct wbuf w = {0};
-	enum wire_result r = wire_take(rx.p, rx.n, 65536, &m);
-	if (r == WIRE_NEED_MORE)
-		return false;
-	if (r != WIRE_OK || m.type != 'p') {
-		fatal(s, SQLSTATE_PROTOCOL_VIOLATION, "expected a password message", NULL);
-		return false;
-	}
-	const struct auth_user *u = known_user(s);
-	bool ok = false;
-	if (s->scram) {
-		struct diag d;
-		struct wbuf text = {0};
-		enum rc rc = RC_FAIL;
-		diag_clear(&d);
-		if (s->scram->state == SCRAM_WANT_FIRST) {
-			struct msg_sasl_initial in;
-			if (msg_get_sasl_initial(&m, &in) && scram_choose(s->scram, in.mechanism))
-				rc = scram_client_first(s->scram, in.response, &text, &d);
-			else
-				diag_set(&d, SQLSTATE_PROTOCOL_VIOLATION, "client selected an invalid SASL authentication mechanism");
-			if (rc == RC_OK)
-				msg_put_auth_sasl_continue(&w, span_of(text.p, text.n));
-		} else {
-			rc = scram_client_final(s->scram, span_of((const char *)m.body, m.len), &text, &d);
-			if (rc == RC_OK)
-				msg_put_auth_sasl_final(&w, span_of(text.p, text.n));
-			ok = rc == RC_OK;
-		}
-		wbuf_fini(&text);
-		if (rc != RC_OK) {
-			wbuf_fini(&w);
-			if (diag_is_set(&d))
-				session_fatal(s, &d);
-			else
-				wrong_password(s);
-			return false;
-		}
-	} else {
-		if (!msg_get_password(&m, &password)) {
-			fatal(s, SQLSTATE_PROTOCOL_VIOLATION, "invalid password packet", NULL);
-			return false;
-		}
-		if (u && s->cfg->auth_type == AUTH_TYPE_MD5)
-			ok = auth_check_md5(u, s->md5_salt, password);
-		else if (u)
-			ok = auth_check_cleartext(u, password);
-		if (!ok)
-			return wrong_password(s);
-	}
-	conn_rx_consume(&s->conn, m.len + WIRE_HEAD_BYTES);
-	if (w.n > 0)
-		session_put(s, &w);
-	return ok ? authenticated(s) : true;
-}
-
-/* The certificate was verified in the handshake; who it names may be the user, or not. */
-static bool
-auth_cert(struct session *s)
-{
-	char name[256], text[256];
-	if (!s->conn.tls || !tls_peer_name(s->conn.tls, name, sizeof name)) {
-		fatal(s, SQLSTATE_INVALID_AUTHORIZATION, "connection requires a valid client certificate", NULL);
-		return false;
-	}
-	const char *map = s->cfg->auth_cert_map;
-	if (*map ? ident_allows(s->cfg->ident, map, name, s->user) : strcmp(name, s->user) == 0)
-		return authenticated(s);
-	log_info("login of \"%s\" to \"%s\" refused: the certificate's name is \"%s\"", s->user, s->startup->database, name);
-	snprintf(text, sizeof text, "certificate authentication failed for user \"%.180s\"", s->user);
-	fatal(s, SQLSTATE_INVALID_AUTHORIZATION, text, NULL);
-	return false;
-}
-
-static bool
-begin_auth(struct session *s)
-{
-	struct wbuf w = {0};
-	const struct auth_user *u = known_user(s);
-	switch (s->cfg->auth_type) {
-	case AUTH_TYPE_TRUST:
-		return authenticated(s);
-	case AUTH_TYPE_PASSWORD:
-		msg_put_auth_cleartext(&w);
-		break;
-	case AUTH_TYPE_MD5:
-		/* As in PostgreSQL, a user known by a SCRAM verifier is asked for SCRAM. */
-		if (!u || auth_user_kind(u) != AUTH_SECRET_SCRAM) {
-			if (auth_random(s->md5_salt, sizeof s->md5_salt) != RC_OK)
-				log_fatal("no random bytes can be had");
-			msg_put_auth_md5(&w, s->md5_salt);
-			break;
-		}
-		/* fall through */
-	case AUTH_TYPE_SCRAM: {
-		const struct scram_secret *secret = u ? auth_user_scram(u, s->env->process_key) : NULL;
-		s->scram = xcalloc(1, sizeof *s->scram);
-		if (scram_begin(s->scram, secret, span_str(s->user), s->env->process_key) != RC_OK) {
-			fatal(s, SQLSTATE_INTERNAL_ERROR, "cannot begin a SCRAM login", NULL);
-			return false;
-		}
-		struct span binding = s->conn.tls ? tls_binding(s->conn.tls) : SPAN_NONE;
-		if (binding.n > 0)
-			scram_offer_binding(s->scram, binding);
-		msg_put_auth_sasl(&w, binding.n > 0 ? SCRAM_MECHANISM_PLUS : NULL, SCRAM_MECHANISM);
-		break;
-	}
-	case AUTH_TYPE_CERT:
-		return auth_cert(s);
-	}
-	session_put(s, &w);
-	s->state = SESSION_AUTH;
-	return true;
-}
-
 /* --- packets --- */
 
 static bool
@@ -325,11 +178,11 @@ start_up(struct session *s)
 	const struct startup *st = s->startup;
 	s->user = xstrdup(st->user);
 	if (s->cfg->client_tls.mode >= TLS_REQUIRE && !s->conn.tls && !s->is_unix) {
-		fatal(s, SQLSTATE_INVALID_AUTHORIZATION, "SSL connection is required", "Connect with sslmode=require or better.");
+		login_fatal(s, SQLSTATE_INVALID_AUTHORIZATION, "SSL connection is required", "Connect with sslmode=require or better.");
 		return false;
 	}
 	if (atomic_load(s->env->n_clients) > s->cfg->max_client_conn) {
-		fatal(s, SQLSTATE_TOO_MANY_CONNECTIONS, "sorry, too many clients already", "max_client_conn is the limit of this pgspan.");
+		login_fatal(s, SQLSTATE_TOO_MANY_CONNECTIONS, "sorry, too many clients already", "max_client_conn is the limit of this pgspan.");
 		return false;
 	}
 	if (startup_needs_negotiation(st)) {
@@ -337,7 +190,7 @@ start_up(struct session *s)
 		msg_put_negotiate_protocol_version(&w, 0x00030000, st->pq_options, st->n_pq_options);
 		session_put(s, &w);
 	}
-	return begin_auth(s);
+	return login_begin_auth(s);
 }
 
 /* True: the client may go on in clear, after 'N'. */
@@ -393,7 +246,7 @@ login_startup(struct session *s)
 	if (rx.n > 0 && rx.p[0] == TLS_RECORD_HANDSHAKE && !s->conn.tls)
 		return direct_tls(s);
 	if (s->direct_tls && !tls_has_alpn(s->conn.tls)) {
-		fatal(s, SQLSTATE_PROTOCOL_VIOLATION, "received direct SSL connection request without ALPN protocol negotiation extension", NULL);
+		login_fatal(s, SQLSTATE_PROTOCOL_VIOLATION, "received direct SSL connection request without ALPN protocol negotiation extension", NULL);
 		return false;
 	}
 	ssize_t n = startup_peek(rx.p, rx.n);

@@ -418,6 +418,10 @@ static void
 set_reading(struct session *s)
 {
 	struct leg *l = s->leg;
+	if (s->state == SESSION_REFUSING) {
+		conn_read_stop(&s->conn);
+		return;
+	}
 	bool blocked = l->server && conn_tx_pending(&l->server->conn) > CONN_TX_HIGH;
 	size_t held = buf_len(&s->conn.rx);
 	if (blocked || (held > RX_PAUSE && (l->waiter.pool || l->linking || (l->server && !replies_empty(&l->server->replies)))))
@@ -446,6 +450,8 @@ session_process(struct session *s)
 			more = ready_step(s) == RC_OK;
 			leg_settle(s);
 			break;
+		case SESSION_ASKING:
+		case SESSION_REFUSING:
 		case SESSION_WELCOME:
 		case SESSION_CLOSED:
 			more = false;
@@ -494,8 +500,12 @@ on_timer(struct ev_loop *ev, ev_timer *t, int revents)
 	struct session *s = session_checked(container_of(t, struct session, timer));
 	(void)ev;
 	(void)revents;
-	if (s->state == SESSION_STARTUP || s->state == SESSION_AUTH) {
+	if (s->state == SESSION_STARTUP || s->state == SESSION_AUTH || s->state == SESSION_ASKING) {
 		session_close(s, "client_login_timeout");
+		return;
+	}
+	if (s->state == SESSION_REFUSING) {
+		login_refuse(s);
 		return;
 	}
 	if (s->waits_catalog)
@@ -507,6 +517,12 @@ on_timer(struct ev_loop *ev, ev_timer *t, int revents)
 void
 session_start(struct session_env *env, int fd, bool is_unix)
 {
+	/* One more than max_client_conn is told so, once it has said what it wants (it may be a cancel request). Those that say nothing
+	 * must not fill the process. */
+	if (atomic_load(env->n_clients) >= 2 * env->cfg->max_client_conn) {
+		close(fd);
+		return;
+	}
 	struct session *s = xcalloc(1, sizeof *s);
 	int one = 1;
 	if (!is_unix) {

@@ -2,7 +2,8 @@
 /* session_int - what the files of session/ share.
  *
  *   session.c     begin and end, states, dispatch of input, timers, cancel
- *   login.c       startup packets, authentication, the welcome
+ *   login.c       startup packets, the welcome
+ *   login_auth.c  how a client proves who it is
  *   query.c       the simple Query
  *   group.c       the extended protocol: Parse … Sync looked at together, then sent
  *   leg.c         servers: getting, linking, giving back; the relay's side of things
@@ -31,6 +32,8 @@
 enum session_state {
 	SESSION_STARTUP, /* no server; only startup packets; client_login_timeout */
 	SESSION_AUTH,    /* no server; only password messages; client_login_timeout */
+	SESSION_ASKING,  /* the same, but a thread or a server is asked about the user: input waits */
+	SESSION_REFUSING, /* its error is held back: input is not read any more */
 	SESSION_WELCOME, /* logged in; a server is asked for its parameters */
 	SESSION_READY,   /* statements */
 	SESSION_CLOSED,  /* on the loop's list of doomed; nothing points to it */
@@ -137,8 +140,7 @@ struct session {
 	struct config *cfg;
 	struct arena *login_arena;
 	struct startup *startup;
-	struct scram *scram;
-	unsigned char md5_salt[4];
+	struct login_auth *auth; /* NULL before and after */
 	bool direct_tls;   /* TLS began without an SSLRequest */
 
 	struct tenant *tenant;
@@ -216,7 +218,15 @@ int64_t session_now_ms(const struct session *s);
 
 /* login.c: each returns false when more input is needed or the session is over. */
 bool login_startup(struct session *s);
+void login_fatal(struct session *s, const char *sqlstate, const char *message, const char *hint);
+bool login_authenticated(struct session *s); /* the client is who it says */
+/* login_auth.c: the same. */
+bool login_begin_auth(struct session *s);
 bool login_auth(struct session *s);
+void login_refuse(struct session *s); /* the time of SESSION_REFUSING is over */
+/* What to log in to servers with: a password (NULL: none is known), or keys in its place. */
+const char *login_secrets(const struct session *s, struct server_keys *keys);
+void login_auth_fini(struct session *s);
 void login_welcome(struct session *s); /* a server is there, or the parameters are known already */
 void login_fini(struct session *s);
 

@@ -23,6 +23,7 @@ struct pool {
 	struct loop *loop;
 	struct pool_limit *limit;
 	char *conninfo, *user, *password;
+	struct server_keys *keys; /* in the password's place; NULL: none */
 	int64_t connect_timeout_ms, idle_timeout_ms, lifetime_ms;
 	struct dlist idle, busy, connecting, waiters;
 	int n_idle, n_busy, n_connecting, n_waiters;
@@ -304,7 +305,9 @@ grow(struct pool *p)
 			keys[n] = "password";
 			values[n++] = p->password;
 		}
-		struct server *s = server_open(p->loop, p->conninfo, keys, values, p->connect_timeout_ms, &idle_ops, p);
+		struct server *s = p->keys && p->user && !p->password
+		                       ? server_open_native(p->loop, p->conninfo, p->user, p->keys, p->connect_timeout_ms, &idle_ops, p)
+		                       : server_open(p->loop, p->conninfo, keys, values, p->connect_timeout_ms, &idle_ops, p);
 		s->pooled.pool = p;
 		s->pooled.is_idle = false;
 		dlist_add_tail(&p->connecting, &s->pooled.link);
@@ -370,6 +373,9 @@ pool_free(struct pool *p)
 	if (p->password)
 		explicit_bzero(p->password, strlen(p->password));
 	free(p->password);
+	if (p->keys)
+		explicit_bzero(p->keys, sizeof *p->keys);
+	free(p->keys);
 	p->magic = 0;
 	free(p);
 }
@@ -455,6 +461,16 @@ pool_tidy(struct pool *p)
 			end_server(p, s);
 		}
 	}
+}
+
+void
+pool_set_keys(struct pool *p, const struct server_keys *keys)
+{
+	if (keys->kind == SERVER_KEYS_NONE)
+		return;
+	if (!p->keys)
+		p->keys = xmalloc(sizeof *p->keys);
+	*p->keys = *keys;
 }
 
 void

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* server - see pgspan/server.h. */
-#include "pgspan/server.h"
+#include "server_int.h"
 
 #include "pgspan/log.h"
 #include "pgspan/msg.h"
@@ -38,6 +38,7 @@ free_server(struct doomed *d)
 	for (int i = 0; i < SERVER_PARAMETERS; i++)
 		free(s->parameters[i]);
 	PQfinish(s->pg);
+	native_free(s);
 	s->magic = 0;
 	free(s);
 }
@@ -67,8 +68,8 @@ sqlstate_of(const char *message)
 	return "08006";
 }
 
-static void
-login_failed(struct server *s, const char *sqlstate, const char *message)
+void
+server_login_failed(struct server *s, const char *sqlstate, const char *message)
 {
 	stop_login(s);
 	s->state = SERVER_CLOSED;
@@ -123,25 +124,31 @@ server_note_parameter(struct server *s, const struct wire_msg *m)
 uint32_t
 server_pid(const struct server *s)
 {
-	return (uint32_t)PQbackendPID(s->pg);
+	return s->pid;
 }
 
-static void
-login_done(struct server *s)
+void
+server_login_done(struct server *s, int fd, SSL *ssl)
 {
 	stop_login(s);
-	for (int i = 0; i < SERVER_PARAMETERS; i++) {
-		const char *v = PQparameterStatus(s->pg, server_parameter_names[i]);
-		if (v)
-			set_parameter(s, i, span_str(v));
-	}
-	conn_init(&s->conn, s->loop, PQsocket(s->pg), &conn_ops);
-	SSL *ssl = PQsslInUse(s->pg) ? PQsslStruct(s->pg, "OpenSSL") : NULL;
+	conn_init(&s->conn, s->loop, fd, &conn_ops);
 	if (ssl)
 		conn_adopt_ssl(&s->conn, ssl);
 	s->state = SERVER_READY;
 	conn_read_start(&s->conn);
 	s->ops->on_open(s, RC_OK, NULL);
+}
+
+static void
+login_done(struct server *s)
+{
+	for (int i = 0; i < SERVER_PARAMETERS; i++) {
+		const char *v = PQparameterStatus(s->pg, server_parameter_names[i]);
+		if (v)
+			set_parameter(s, i, span_str(v));
+	}
+	s->pid = (uint32_t)PQbackendPID(s->pg);
+	server_login_done(s, PQsocket(s->pg), PQsslInUse(s->pg) ? PQsslStruct(s->pg, "OpenSSL") : NULL);
 }
 
 /* libpq may change its socket between two steps (several addresses), so the watcher is set anew each time. */
@@ -168,7 +175,7 @@ login_step(struct server *s)
 		login_done(s);
 		break;
 	default:
-		login_failed(s, NULL, PQerrorMessage(s->pg));
+		server_login_failed(s, NULL, PQerrorMessage(s->pg));
 		break;
 	}
 }
@@ -187,15 +194,14 @@ on_login_timer(struct ev_loop *ev, ev_timer *w, int revents)
 	struct server *s = checked(container_of(w, struct server, login_timer));
 	(void)ev;
 	(void)revents;
-	if (PQstatus(s->pg) == CONNECTION_BAD)
-		login_failed(s, NULL, PQerrorMessage(s->pg));
+	if (s->pg && PQstatus(s->pg) == CONNECTION_BAD)
+		server_login_failed(s, NULL, PQerrorMessage(s->pg));
 	else
-		login_failed(s, "08001", "the server did not finish the log-in in time");
+		server_login_failed(s, "08001", "the server did not finish the log-in in time");
 }
 
-struct server *
-server_open(struct loop *l, const char *conninfo, const char *const *keys, const char *const *values, int64_t timeout_ms,
-    const struct server_ops *ops, void *user)
+static struct server *
+new_server(struct loop *l, const struct server_ops *ops, void *user)
 {
 	struct server *s = xcalloc(1, sizeof *s);
 	s->magic = SERVER_MAGIC;
@@ -207,6 +213,25 @@ server_open(struct loop *l, const char *conninfo, const char *const *keys, const
 	s->tx_status = 'I';
 	dlist_init(&s->pooled.link);
 	replies_init(&s->replies);
+	return s;
+}
+
+struct server *
+server_open_native(struct loop *l, const char *conninfo, const char *user, const struct server_keys *keys, int64_t timeout_ms,
+    const struct server_ops *ops, void *holder)
+{
+	struct server *s = new_server(l, ops, holder);
+	ev_timer_init(&s->login_timer, on_login_timer, (double)timeout_ms / 1000., 0.);
+	ev_timer_start(l->ev, &s->login_timer);
+	native_start(s, conninfo, user, keys);
+	return s;
+}
+
+struct server *
+server_open(struct loop *l, const char *conninfo, const char *const *keys, const char *const *values, int64_t timeout_ms,
+    const struct server_ops *ops, void *user)
+{
+	struct server *s = new_server(l, ops, user);
 
 	const char *k[MAX_SETTINGS + 3], *v[MAX_SETTINGS + 3];
 	int n = 0;
@@ -257,6 +282,8 @@ server_close(struct server *s)
 	/* PQfinish sends Terminate; that must not land inside a message that is only half sent. */
 	if (s->state == SERVER_READY && (s->conn.broken || conn_tx_pending(&s->conn) > 0))
 		shutdown(s->conn.fd, SHUT_RDWR);
+	if (s->native)
+		native_end(s);
 	conn_detach(&s->conn);
 	s->state = SERVER_CLOSED;
 	s->ended = true;
@@ -266,7 +293,8 @@ server_close(struct server *s)
 
 struct cancel_job {
 	struct offload_job job;
-	PGcancel *cancel;
+	PGcancel *cancel; /* NULL: natively */
+	struct native_target target;
 	struct server *server;
 	void (*done)(struct server *s);
 };
@@ -276,7 +304,9 @@ run_cancel(struct offload_job *j)
 {
 	struct cancel_job *c = container_of(j, struct cancel_job, job);
 	char err[256];
-	if (!PQcancel(c->cancel, err, sizeof err))
+	if (!c->cancel)
+		native_cancel(&c->target);
+	else if (!PQcancel(c->cancel, err, sizeof err))
 		log_info("a cancel request could not be delivered: %.*s", (int)strcspn(err, "\n"), err);
 }
 
@@ -298,11 +328,13 @@ on_cancelled(struct loop *l, struct mail *m)
 void
 server_cancel(struct server *s, void (*done)(struct server *s))
 {
-	PGcancel *cancel = PQgetCancel(s->pg);
-	if (!cancel)
+	PGcancel *cancel = s->native ? NULL : PQgetCancel(s->pg);
+	if (!cancel && !s->native)
 		return;
 	struct cancel_job *c = xcalloc(1, sizeof *c);
 	c->cancel = cancel;
+	if (s->native)
+		native_get_target(s, &c->target);
 	c->server = s;
 	c->done = done;
 	s->cancels++;

@@ -5,7 +5,6 @@
 #include "pgspan/auth.h"
 #include "pgspan/log.h"
 
-#include <libpq-fe.h>
 #include <xxhash.h>
 
 /* How long reads keep away from a server that could not be reached. */
@@ -179,6 +178,16 @@ same_password(const struct tenant *t, const struct config *cfg)
 
 static _Atomic uint64_t serials;
 
+/* No new sessions: those that it has live on. */
+static void
+retire(struct tenants *all, struct tenant *t)
+{
+	all->retired = xrealloc(all->retired, (size_t)(all->n_retired + 1) * sizeof(struct tenant *));
+	all->retired[all->n_retired++] = t;
+	for (int k = 0; k < t->n_pools; k++)
+		pool_retire(t->pools[k]);
+}
+
 void
 tenants_reload(struct tenants *all, struct config *cfg)
 {
@@ -201,10 +210,7 @@ tenants_reload(struct tenants *all, struct config *cfg)
 			config_unref(old);
 			names_put(&keep, span_of(slot->name, slot->len), t);
 		} else {
-			all->retired = xrealloc(all->retired, (size_t)(all->n_retired + 1) * sizeof(struct tenant *));
-			all->retired[all->n_retired++] = t;
-			for (int k = 0; k < t->n_pools; k++)
-				pool_retire(t->pools[k]);
+			retire(all, t);
 		}
 	}
 	names_clear(&all->by_name, NULL);
@@ -228,15 +234,32 @@ tenants_tidy(struct tenants *t)
 		tidy_tenant(t->retired[i]);
 }
 
+/* The verifier may be another than last time. */
+static void
+set_keys(struct tenant *t, const struct server_keys *keys)
+{
+	for (int i = 0; i < t->db->n_shards; i++)
+		for (int k = 0; k < t->db->shards[i].n_servers; k++)
+			if (!t->db->shards[i].servers[k].user && !t->db->shards[i].servers[k].has_password)
+				pool_set_keys(t->pools[t->first[i] + k], keys);
+}
+
 struct tenant *
-tenants_get(struct tenants *all, struct config *cfg, const struct database_config *db, const char *user, const char *password)
+tenants_get(struct tenants *all, struct config *cfg, const struct database_config *db, const char *user, const char *password,
+    const struct server_keys *keys)
 {
 	char key[1024];
 	int n = snprintf(key, sizeof key, "%s\n%s", db->name, user);
 	struct span name = span_of(key, (size_t)n < sizeof key ? (size_t)n : sizeof key - 1);
 	struct tenant *t = names_get(&all->by_name, name);
-	if (t)
+	if (t && !password) {
+		set_keys(t, keys);
 		return t;
+	}
+	if (t && same_text(t->password, password))
+		return t;
+	if (t)
+		retire(all, names_take(&all->by_name, name));
 	t = xcalloc(1, sizeof *t);
 	t->cfg = config_ref(cfg);
 	t->db = db;
@@ -266,6 +289,7 @@ tenants_get(struct tenants *all, struct config *cfg, const struct database_confi
 		}
 	}
 	names_put(&all->by_name, name, t);
+	set_keys(t, keys);
 	return t;
 }
 
@@ -303,7 +327,7 @@ void
 tenant_learn(struct tenant *t, struct server *s)
 {
 	for (int i = 0; i < SERVER_PARAMETERS; i++) {
-		const char *v = PQparameterStatus(s->pg, server_parameter_names[i]);
+		const char *v = s->parameters[i];
 		free(t->parameters[i]);
 		t->parameters[i] = v ? xstrdup(v) : NULL;
 	}

@@ -209,7 +209,8 @@ class Proxy:
         self.binary = os.environ.get("PGSPAN", str(ROOT / "build" / "pgspan"))
         self.port = free_port()
         self.ini, self.log_path = self.dir / "proxy.ini", self.dir / "pgspan.log"
-        self.env = {**os.environ, "ASAN_OPTIONS": "abort_on_error=0:detect_leaks=1:halt_on_error=1",
+        self.env = {**os.environ, "PGSPAN_COREDUMP": "1",  # /proc/PID/fd and the leak check, for other users than root, too
+                    "ASAN_OPTIONS": "abort_on_error=0:detect_leaks=1:halt_on_error=1",
                     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
                     "TSAN_OPTIONS": f"halt_on_error=0:exitcode=66:suppressions={HERE.parent / 'tsan.supp'}", **(env or {})}
         # A client's settings must not become the servers' through libpq's environment.

@@ -1,4 +1,4 @@
-/* link: proxy/ops/config.o proxy/ops/config_ini.o proxy/ops/config_key.o proxy/ops/config_mistake.o proxy/ops/config_print.o proxy/ops/config_value.o proxy/base/arena.o proxy/base/diag.o proxy/base/log.o proxy/base/mem.o proxy/proto/auth.o proxy/proto/ident.o proxy/net/tls_context.o proxy/proto/scram.o proxy/proto/wire.o proxy/proto/msg.o proxy/proto/msg_put.o shardmap/map.o shardmap/rowhash.o shardmap/key.o shardmap/key_input.o shardmap/key_type.o shardmap/decimal.o shardmap/text.o */
+/* link: proxy/ops/config.o proxy/ops/config_ini.o proxy/ops/config_key.o proxy/ops/config_mistake.o proxy/ops/config_print.o proxy/ops/config_value.o proxy/base/arena.o proxy/base/diag.o proxy/base/log.o proxy/base/mem.o proxy/proto/auth.o proxy/proto/ident.o proxy/proto/hba.o proxy/proto/hba_token.o proxy/net/tls_context.o proxy/proto/scram.o proxy/proto/wire.o proxy/proto/msg.o proxy/proto/msg_put.o shardmap/map.o shardmap/rowhash.o shardmap/key.o shardmap/key_input.o shardmap/key_type.o shardmap/decimal.o shardmap/text.o */
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* test_config - proxy.ini: what each mistake says, word for word; what values become; printing and loading again. */
 #include <setjmp.h>
@@ -127,7 +127,7 @@ print(const struct config *c)
 	X(key__unknown__nothing_near, P("frobnicate = 1"), "E t.ini:3: frobnicate: unknown key; expected a key of [proxy]\n")    \
 	X(key__unknown_in_database__suggests, D("replcia = host=h"), "E t.ini:5: replcia: unknown key; expected a key of [database:NAME], perhaps \"replica\"\n") \
 	X(key__misspelt_primary__not_told_as_missing, S("primry = host=h"), "E t.ini:4: primry: unknown key; expected a key of [database:NAME], perhaps \"primary\"\n") \
-	X(key__bad_auth_type__auth_file_not_missed, "[proxy]\nauth_type = trsut\n[database:a]\nprimary = host=h\n", "E t.ini:2: auth_type: \"trsut\" is unknown; expected one of trust, password, md5, scram-sha-256, cert\n") \
+	X(key__bad_auth_type__auth_file_not_missed, "[proxy]\nauth_type = trsut\n[database:a]\nprimary = host=h\n", "E t.ini:2: auth_type: \"trsut\" is unknown; expected one of trust, password, md5, scram-sha-256, cert, hba\n") \
 	X(key__misspelt_buckets__not_told_as_missing, PROXY "[database:s]\n[shard:s:0]\nprimary = host=h\nbukets = 0-16383\n", "E t.ini:6: bukets: unknown key; expected a key of [shard:NAME:N], perhaps \"buckets\"\n") \
 	X(key__wrong_section__says_where, P("primary = host=h"), "E t.ini:3: primary: not a key of [proxy]; expected in [database:NAME] or [shard:NAME:N]\n") \
 	X(key__proxy_key_in_database__says_where, D("listen_port = 1"), "E t.ini:5: listen_port: not a key of [database:NAME]; expected in [proxy]\n") \
@@ -568,13 +568,14 @@ config_print__loaded_again__same(void **state)
 	char *first = print(c);
 	config_unref(c);
 	assert_string_equal(first,
-		"[proxy]\nlisten_addr = *\nlisten_port = 6432\nunix_socket_dir = \"/tmp/a ;b\"\nworkers = 2\nauth_type = trust\nauth_file =\n"
-		"auth_ident_file =\nauth_cert_map =\nclient_tls_sslmode = disable\nclient_tls_key_file =\nclient_tls_cert_file =\nclient_tls_ca_file =\n"
+		"[proxy]\nlisten_addr = *\nlisten_port = 6432\nunix_socket_dir = \"/tmp/a ;b\"\nworkers = 2\nauth_type = trust\nauth_hba_file =\nauth_file =\n"
+		"auth_failure_delay = 5\nauth_ident_file =\nauth_cert_map =\nclient_tls_sslmode = disable\nclient_tls_key_file =\nclient_tls_cert_file =\nclient_tls_ca_file =\n"
 		"client_tls_protocols = secure\nclient_tls_ciphers = default\nclient_tls13_ciphers = default\nclient_tls_ecdhcurve = auto\n"
 		"admin_users = \"a;, b\"\nstats_users =\nmax_client_conn = 10000\nclient_login_timeout = 60\nmax_packet_size = 65536\n"
 		"log_level = info\ninstance_name = x\nmonitor_user = \"a;\"\npool_mode = session\ndefault_pool_size = 20\n"
 		"query_wait_timeout = 1500ms\nserver_connect_timeout = 15\nserver_idle_timeout = 600\nserver_lifetime = 3600\n"
-		"max_replica_lag = 10\nread_consistency = eventual\nbuckets = 16384\nhash = xxh64\n"
+		"max_replica_lag = 10\nauth_user =\nauth_query = SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END "
+		"FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin\nauth_dbname =\nauth_query_cache = 60\nread_consistency = eventual\nbuckets = 16384\nhash = xxh64\n"
 		"\n[database:odd ;name]\npool_mode = statement\nprimary = host=h dbname='it\\'s ; a \"db\"'\n"
 		"replica = host=h2 dbname=d user=u sslmode=require\n"
 		"\n[database:s]\nbuckets = 256\nhash = xxh64\ntable = \"A \"\"; b\".\"C\" key=d,\"e f\"\ntable = public.r reference\n"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* link: proxy/proto/msg.o proxy/upstream/server.o proxy/upstream/replies.o proxy/upstream/stmt_set.o proxy/net/buf.o proxy/net/loop.o proxy/net/offload.o proxy/net/conn.o proxy/net/tls.o proxy/net/tls_context.o proxy/net/tls_handshake.o proxy/base/mem.o proxy/base/log.o proxy/base/diag.o */
+/* link: proxy/proto/msg.o proxy/upstream/server.o proxy/upstream/server_native.o proxy/proto/wire.o proxy/proto/scram_client.o proxy/proto/scram.o proxy/proto/auth.o proxy/upstream/replies.o proxy/upstream/stmt_set.o proxy/net/buf.o proxy/net/loop.o proxy/net/offload.o proxy/net/conn.o proxy/net/tls.o proxy/net/tls_context.o proxy/net/tls_handshake.o proxy/base/arena.o proxy/base/mem.o proxy/base/log.o proxy/base/diag.o */
 /* test_server - logging in through libpq on a loop and then driving the socket raw. The cases with a real server need
  * PGSPAN_TEST_CONNINFO (tests/live/test_units.py gives it) and are skipped without. */
 #include "pgspan/server.h"
