@@ -11,9 +11,8 @@ import uuid
 import asyncpg
 import pytest
 
-from drivers import _places, faulty, limit, place  # noqa: F401  (fixtures)
+from drivers import _places, limit, place  # noqa: F401  (fixtures)
 
-FLUSHED = "a Parse that was flushed counts as its shard's: Bind with a key of another is refused"
 
 
 async def connect(place, keywords=None, **options):

@@ -16,9 +16,8 @@ import pytest
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
-from drivers import _places, faulty, limit, place  # noqa: F401  (fixtures)
+from drivers import _places, limit, place  # noqa: F401  (fixtures)
 
-SEVERAL = "statements of several keys between two Syncs are refused, also in a block"
 
 
 @pytest.fixture
