@@ -397,11 +397,11 @@ on_ended(struct relay *r, const struct reply *e, enum reply_end end)
 	}
 	switch (e->kind) {
 	case REPLY_PARSE:
-		group_name_ended(l, e->ref, end, e->action != REPLY_FAKE);
+		stmt_name_ended(l, e->ref, end, e->action != REPLY_FAKE);
 		break;
 	case REPLY_CLOSE:
 		if (e->ref)
-			group_name_ended(l, e->ref, end, true);
+			stmt_name_ended(l, e->ref, end, true);
 		else if (end != REPLY_DONE && e->action == REPLY_SKIP && l->server)
 			l->server->has.unclean = true; /* it still holds what it should have closed */
 		break;
@@ -411,7 +411,7 @@ on_ended(struct relay *r, const struct reply *e, enum reply_end end)
 		break;
 	case REPLY_EXECUTE:
 		if (e->action == REPLY_FAKE)
-			group_name_ended(l, e->ref, end, true);
+			stmt_name_ended(l, e->ref, end, true);
 		else
 			effect_free(e->ref);
 		break;
@@ -439,7 +439,7 @@ on_fake(struct relay *r, const struct reply *e, struct wbuf *out)
 		wbuf_bytes(out, MSG_PARSE_COMPLETE.p, MSG_PARSE_COMPLETE.n);
 		break;
 	}
-	group_name_ended(l, e->ref, REPLY_DONE, false);
+	stmt_name_ended(l, e->ref, REPLY_DONE, false);
 }
 
 static void
@@ -457,7 +457,7 @@ rename_statement(struct session *s, const struct wire_msg *m, struct wbuf *w)
 {
 	struct span message, name = SPAN_NONE;
 	const char *at = msg_error_field(m, 'M', &message) ? memmem(message.p, message.n, STMT_NAME_PREFIX, sizeof STMT_NAME_PREFIX - 1) : NULL;
-	if (!at || (size_t)(message.p + message.n - at) < STMT_NAME_BYTES - 1 || !group_statement_name(s, at, &name))
+	if (!at || (size_t)(message.p + message.n - at) < STMT_NAME_BYTES - 1 || !stmt_client_name(s, at, &name))
 		return false;
 	const char *body = (const char *)m->body, *rest = at + STMT_NAME_BYTES - 1;
 	wbuf_begin(w, 'E');
@@ -569,7 +569,7 @@ static void
 on_description(struct relay *r, const struct wire_msg *m, const struct reply *e)
 {
 	(void)r;
-	group_described(e->ref, m, e->action == REPLY_SKIP);
+	stmt_described(e->ref, m, e->action == REPLY_SKIP);
 }
 
 static void

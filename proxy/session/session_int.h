@@ -5,7 +5,8 @@
  *   login.c       startup packets, the welcome
  *   login_auth.c  how a client proves who it is
  *   query.c       the simple Query
- *   group.c       the extended protocol: Parse … Sync looked at together, then sent
+ *   group*.c      the extended protocol: Parse … Sync looked at together, then sent (see group_int.h)
+ *   stmts.c       the client's statements and portals
  *   leg.c         servers: getting, linking, giving back; the relay's side of things
  *   piece.c       a group that belongs to several shards, run piece by piece
  *   fan.c         several servers for one statement, and the end of a block that several have met
@@ -264,11 +265,11 @@ enum rc piece_sync(struct session *s, bool told);
 
 void portals_clear(struct session *s);
 /* A RowDescription or NoData of a statement (its ref); *check*: the client does not see it. */
-void group_described(void *ref, const struct wire_msg *m, bool check);
+void stmt_described(void *ref, const struct wire_msg *m, bool check);
 /* A Parse or Close (its ref) has ended; *sent*: the server has seen it, or would have. */
-void group_name_ended(struct leg *l, void *ref, enum reply_end end, bool sent);
+void stmt_name_ended(struct leg *l, void *ref, enum reply_end end, bool sent);
 /* The client's name for the statement that servers know under the name at *internal*. */
-bool group_statement_name(struct session *s, const char *internal, struct span *name);
+bool stmt_client_name(struct session *s, const char *internal, struct span *name);
 /* EXECUTE, as SQL, of a statement that Parse made (in EXPLAIN, in CREATE TABLE AS, too), or PREPARE under its name: puts the text with the servers' name
  * for it, and makes sure that the leg's has it. False: it is no such text. */
 bool group_execute_by_sql(struct leg *l, const struct plan *p, struct span sql, struct wbuf *w);
