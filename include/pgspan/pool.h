@@ -47,6 +47,7 @@ struct pool_config {
 	const char *conninfo;         /* copied */
 	const char *user, *password;  /* NULL: what conninfo says; copied */
 	int64_t connect_timeout_ms, idle_timeout_ms, lifetime_ms;
+	const char *replication, *application_name, *options; /* libpq's; NULL: none; copied */
 };
 
 struct pool *pool_new(struct loop *l, const struct pool_config *c, struct pool_limit *limit);

@@ -101,7 +101,7 @@ can_answer_here(struct session *s, const struct group *g, const struct look *k)
 {
 	bool idle_begin = g->only_begin && (txn_holds_begin(s) || s->implicit);
 	bool held_end = g->only_end && (s->tx == TX_HELD || s->tx == TX_HELD_FAILED);
-	bool known = g->only_parse && k->n > 0 && !g->malformed && s->tx != TX_HELD_FAILED && s->pins == 0;
+	bool known = g->only_parse && k->n > 0 && !g->malformed && s->tx != TX_HELD_FAILED && s->pins == 0 && !s->replication;
 	for (int i = 0; i < k->n && known; i++)
 		known = stmt_set_has(&s->tenant->known, stmt_known_id(s, k->made[i]->id));
 	bool free_legs = leg_count(s) == 0 || (s->tenant->db->sharded && legs_are_quiet(s) && !s->leg->unsynced && !known);

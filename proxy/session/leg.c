@@ -179,7 +179,7 @@ int
 leg_choose(struct session *s, bool read_only)
 {
 	const struct database_config *db = s->tenant->db;
-	if (!read_only || db->shards[s->leg->shard].n_servers == 1 || db->set.pool_mode == POOL_MODE_SESSION || s->pins != 0)
+	if (!read_only || s->replication || db->shards[s->leg->shard].n_servers == 1 || db->set.pool_mode == POOL_MODE_SESSION || s->pins != 0)
 		return 0;
 	if ((s->tx == TX_HELD && !s->begin_read_only) || meaning_is_serializable(s))
 		return 0;
@@ -314,7 +314,7 @@ leg_attach(struct session *s, int shard, int number, struct diag *d)
 	}
 	l->shard = shard;
 	l->number = number;
-	if (pool_acquire(tenant_pool(s->tenant, shard, number), &l->waiter, &sv) == RC_OK)
+	if (pool_acquire(s->replication ? replication_pool(s) : tenant_pool(s->tenant, shard, number), &l->waiter, &sv) == RC_OK)
 		return take_server(l, sv);
 	int64_t ms = s->tenant->db->set.query_wait_timeout_ms;
 	if (ms > 0) {
@@ -720,7 +720,7 @@ may_release(const struct leg *l)
 	const struct session *s = l->session;
 	return is_quiet(l) && l->server->tx_status == 'I' && s->tx == TX_IDLE && !l->linking && !l->copy_in && !l->unsynced &&
 	    l->server->cancels == 0 && s->stream_left == 0 && s->pins == 0 && s->tenant->db->set.pool_mode != POOL_MODE_SESSION &&
-	    s->state == SESSION_READY;
+	    s->state == SESSION_READY && !s->replication;
 }
 
 static void
@@ -867,7 +867,7 @@ abandon(struct leg *l, void *arg)
 	if (s->tenant->db->set.pool_mode == POOL_MODE_SESSION)
 		owners_set(label_of(l), server_pid(sv), 0);
 	leg_forget_server(l);
-	if (certain)
+	if (certain && !s->replication)
 		janitor_take(sv, discard);
 	else
 		pool_discard(sv);

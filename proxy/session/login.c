@@ -81,14 +81,16 @@ login_authenticated(struct session *s)
 		s->cfg = config_ref(s->env->cfg);
 	}
 	const struct database_config *db = config_database(s->cfg, st->database);
+	/* pg_receivewal and its like name no database: libpq says "replication". */
+	if (!db && st->replication == REPLICATION_PHYSICAL && s->cfg->n_databases == 1)
+		db = &s->cfg->databases[0];
 	if (!db) {
 		char text[256];
 		snprintf(text, sizeof text, "database \"%.180s\" does not exist", st->database);
-		login_fatal(s, SQLSTATE_INVALID_DATABASE, text, "pgspan serves the databases that have a [database:NAME] section in its configuration.");
-		return false;
-	}
-	if (st->replication != REPLICATION_NONE) {
-		login_fatal(s, SQLSTATE_FEATURE_NOT_SUPPORTED, "pgspan does not pass replication connections through yet", "Connect to the primary directly.");
+		login_fatal(s, SQLSTATE_INVALID_DATABASE, text,
+		    st->replication == REPLICATION_PHYSICAL
+		        ? "A section [database:replication] tells which primary pg_basebackup and pg_receivewal, which name no database, are to have."
+		        : "pgspan serves the databases that have a [database:NAME] section in its configuration.");
 		return false;
 	}
 	if (s->env->draining) {
@@ -102,7 +104,16 @@ login_authenticated(struct session *s)
 	login_auth_fini(s);
 	msg_put_auth_ok(&w);
 	session_put(s, &w);
-	add_settings(s);
+	if (st->replication == REPLICATION_NONE) {
+		add_settings(s);
+	} else {
+		struct diag d;
+		diag_clear(&d);
+		if (replication_begin(s, &d) != RC_OK) {
+			session_fatal(s, &d);
+			return false;
+		}
+	}
 	ev_timer_stop(s->env->loop->ev, &s->timer);
 	s->state = SESSION_WELCOME;
 	login_welcome(s);
@@ -113,7 +124,7 @@ login_authenticated(struct session *s)
 static bool
 must_ask(const struct session *s)
 {
-	if (!s->tenant->parameters[0] && !s->tenant->parameters[1])
+	if (s->replication || (!s->tenant->parameters[0] && !s->tenant->parameters[1]))
 		return true;
 	for (const struct dlist *i = s->settings.next; i != &s->settings; i = i->next) {
 		const struct setting *g = container_of(i, struct setting, link);

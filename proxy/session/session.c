@@ -154,6 +154,7 @@ session_close(struct session *s, const char *why)
 	log_debug("client %s: closing because: %s", s->user ? s->user : "(not logged in)", why);
 	s->state = SESSION_CLOSED;
 	leg_abandon(s);
+	replication_end(s);
 	(void)conn_flush(&s->conn);
 	int fd = s->conn.fd;
 	conn_detach(&s->conn);
@@ -573,6 +574,13 @@ session_drain_all(struct session_env *env)
 	dlist_each(n, tmp, &env->sessions) {
 		struct session *s = container_of(n, struct session, link);
 		s->leaving = true;
+		if (s->replication) { /* it has no end of its own */
+			struct diag d;
+			diag_clear(&d);
+			diag_set(&d, SQLSTATE_ADMIN_SHUTDOWN, "pgspan is shutting down");
+			session_fatal(s, &d);
+			continue;
+		}
 		session_process(s);
 	}
 }

@@ -17,6 +17,7 @@
  *   settings.c    what the client has SET
  *   pins.c        why it keeps its server
  *   sequence.c    currval() and lastval()
+ *   replication.c clients that speak the replication protocol
  */
 #ifndef PGSPAN_SESSION_INT_H
 #define PGSPAN_SESSION_INT_H
@@ -145,6 +146,7 @@ struct session {
 	bool direct_tls;   /* TLS began without an SSLRequest */
 
 	struct tenant *tenant;
+	struct replication *replication; /* NULL: an ordinary client */
 	char *user;
 	uint32_t key_slot;
 	unsigned char key[4];
@@ -376,6 +378,10 @@ void txn_ready(struct session *s, char status);
 bool txn_holds_begin(const struct session *s);
 void txn_begin_held(struct session *s, const struct plan *p, struct span sql);
 void txn_forget_held(struct session *s);
+/* replication.c: a server connection of its own. RC_FAIL: refused, *d*. */
+enum rc replication_begin(struct session *s, struct diag *d);
+struct pool *replication_pool(const struct session *s);
+void replication_end(struct session *s); /* when no leg has the server any more */
 /* sequence.c */
 /* Whether what currval() and lastval() tell is this session's own. *advanced*: a sequence may have been advanced in the
  * transaction, on the server that the statement goes to; it becomes true when the statement does. False: *d* says why. */

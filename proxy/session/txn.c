@@ -383,6 +383,8 @@ bool
 txn_holds_begin(const struct session *s)
 {
 	const struct database_config *db = s->tenant->db;
+	if (s->replication)
+		return false;
 	if (db->sharded)
 		return s->tx == TX_IDLE && db->set.pool_mode != POOL_MODE_STATEMENT;
 	return s->tx == TX_IDLE && db->set.pool_mode == POOL_MODE_TRANSACTION && db->shards[0].n_servers > 1;

@@ -23,6 +23,7 @@ struct pool {
 	struct loop *loop;
 	struct pool_limit *limit;
 	char *conninfo, *user, *password;
+	char *replication, *application_name, *options; /* NULL: none */
 	struct server_keys *keys; /* in the password's place; NULL: none */
 	int64_t connect_timeout_ms, idle_timeout_ms, lifetime_ms;
 	struct dlist idle, busy, connecting, waiters;
@@ -295,7 +296,7 @@ grow(struct pool *p)
 			if (!take_slot(p->limit))
 				return;
 		}
-		const char *keys[3] = {NULL}, *values[3] = {NULL};
+		const char *keys[6] = {NULL}, *values[6] = {NULL};
 		int n = 0;
 		if (p->user) {
 			keys[n] = "user";
@@ -304,6 +305,13 @@ grow(struct pool *p)
 		if (p->password) {
 			keys[n] = "password";
 			values[n++] = p->password;
+		}
+		const char *const more[][2] = {{"replication", p->replication}, {"application_name", p->application_name}, {"options", p->options}};
+		for (size_t i = 0; i < ARRAY_LEN(more); i++) {
+			if (!more[i][1])
+				continue;
+			keys[n] = more[i][0];
+			values[n++] = more[i][1];
 		}
 		struct server *s = p->keys && p->user && !p->password
 		                       ? server_open_native(p->loop, p->conninfo, p->user, p->keys, p->connect_timeout_ms, &idle_ops, p)
@@ -328,6 +336,9 @@ pool_new(struct loop *l, const struct pool_config *c, struct pool_limit *limit)
 	p->conninfo = xstrdup(c->conninfo);
 	p->user = c->user ? xstrdup(c->user) : NULL;
 	p->password = c->password ? xstrdup(c->password) : NULL;
+	p->replication = c->replication ? xstrdup(c->replication) : NULL;
+	p->application_name = c->application_name ? xstrdup(c->application_name) : NULL;
+	p->options = c->options ? xstrdup(c->options) : NULL;
 	p->connect_timeout_ms = c->connect_timeout_ms;
 	p->idle_timeout_ms = c->idle_timeout_ms;
 	p->lifetime_ms = c->lifetime_ms;
@@ -370,6 +381,9 @@ pool_free(struct pool *p)
 	pthread_mutex_unlock(&l->lock);
 	free(p->conninfo);
 	free(p->user);
+	free(p->replication);
+	free(p->application_name);
+	free(p->options);
 	if (p->password)
 		explicit_bzero(p->password, strlen(p->password));
 	free(p->password);
