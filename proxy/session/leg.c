@@ -346,7 +346,8 @@ on_waiter_ready(struct pool_waiter *w, enum rc rc, struct server *sv, const stru
 		return;
 	}
 	ev_timer_stop(s->env->loop->ev, &s->timer);
-	tenant_server_failed(s->tenant, l->shard, l->number, session_now_ms(s));
+	if (!s->replication) /* its user may not replicate: that says nothing of the server */
+		tenant_server_failed(s->tenant, l->shard, l->number, session_now_ms(s));
 	if (l->number == 0) {
 		*leg_failed(l) = *d;
 		diag_hint(l->failure, "Is the server %s up, and may this user log in there?",

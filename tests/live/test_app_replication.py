@@ -115,3 +115,11 @@ def test_drain__does_not_wait_for_them(pgspan):
     pgspan.wait(5)
     assert time.monotonic() - began < 4 * SLOW_FACTOR
     c.abort()
+
+
+def test_user_who_may_not__told_so_and_nobody_else_minds(pgspan):
+    with pytest.raises(pgwire.PgError) as caught:
+        pgspan.wire(user="app", replication="database")
+    assert "must be superuser or replication role" in caught.value.message
+    with pgspan.wire() as c:
+        assert c.rows("SELECT 7") == [["7"]]
