@@ -98,9 +98,8 @@ void
 copy_fan_ready(struct fan *f)
 {
 	struct session *s = f->s;
-	const struct copy_plan *c = &f->plan->plan->copy;
 	struct wbuf w = {0};
-	bool binary = c->format == COPY_FORMAT_BINARY;
+	bool binary = f->copy_binary;
 	int n = f->copy_columns;
 	f->copy_open = true;
 	wbuf_bytes(&w, f->before.p, f->before.n);

@@ -199,6 +199,7 @@ take(struct fan *f, int i, const struct wire_msg *m, bool mine, bool counts)
 	case 'G':
 		k->copying = true;
 		f->copy_columns = m->len >= 3 ? wire_load_u16(m->body + 1) : 0;
+		f->copy_binary = m->len >= 1 && m->body[0] == 1;
 		return;
 	case '1':
 		f->parsed |= mine;

@@ -79,6 +79,7 @@ struct fan {
 	bool copy_open;  /* CopyInResponse was sent to the client, CopyDone has not come */
 	bool copy_same;  /* a reference table: every shard gets every row */
 	int copy_columns; /* as CopyInResponse says */
+	bool copy_binary;
 };
 
 struct fan *fan_new(struct session *s, struct plan_entry *e); /* NULL: it ends a block */

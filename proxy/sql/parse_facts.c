@@ -219,6 +219,22 @@ note_session_effects(struct walk *w, const FuncCall *call, const char *name)
 	}
 }
 
+/* What two servers with the same data tell differently. */
+static bool
+is_of_the_server(const char *name)
+{
+	static const char *const names[] = {
+	    "pg_backend_pid", "pg_postmaster_start_time", "pg_conf_load_time", "current_database", "current_catalog", "version", "pg_is_in_recovery",
+	    "pg_my_temp_schema", "pg_blocking_pids", "pg_safe_snapshot_blocking_pids", "pg_trigger_depth", "pg_export_snapshot",
+	    "pg_current_wal_lsn", "pg_current_wal_insert_lsn", "pg_current_snapshot", "txid_current_snapshot", "pg_relation_filenode",
+	    "pg_relation_filepath", "format_type", "obj_description", "col_description", "shobj_description"};
+	for (size_t i = 0; i < ARRAY_LEN(names); i++)
+		if (strcmp(name, names[i]) == 0)
+			return true;
+	return starts_with(name, "inet_server_") || starts_with(name, "inet_client_") || starts_with(name, "to_reg") || starts_with(name, "pg_stat_get_") ||
+	    strstr(name, "_size") != NULL;
+}
+
 static void
 note_function(struct walk *w, const FuncCall *call)
 {
@@ -236,6 +252,8 @@ note_function(struct walk *w, const FuncCall *call)
 
 	if (is_transaction_clock(name))
 		f->time_fn = true;
+	f->server_fn |= is_of_the_server(name);
+	f->setting_fn |= strcmp(name, "current_setting") == 0;
 	f->unknown_fn |= fn.volatility == FUNCTION_UNKNOWN;
 	if (fn.volatility == FUNCTION_UNKNOWN || fn.volatility == FUNCTION_VOLATILE) {
 		f->volatile_fn = true;
@@ -338,6 +356,8 @@ note_cast(struct walk *w, const TypeCast *cast)
 	static const char *const times[] = {"date", "timestamp", "timestamptz", "time", "timetz"};
 	const char *schema, *name;
 
+	if (w->an->sharded && split_name(cast->typeName->names, &schema, &name) && starts_with(name, "reg") && strcmp(name, "regexp") != 0)
+		w->an->facts.server_fn = true; /* OIDs */
 	if (!w->an->sharded || !IsA(cast->arg, A_Const) || !split_name(cast->typeName->names, &schema, &name))
 		return;
 	const A_Const *c = (const A_Const *)cast->arg;

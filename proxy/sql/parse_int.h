@@ -94,6 +94,8 @@ struct facts {
 	bool volatile_once;  /* one in a subquery or FROM: one value for many rows, which each shard would choose anew */
 	bool user_fn;        /* not a built-in and not immutable */
 	bool time_fn;        /* now() and its kind: one value per transaction and server */
+	bool server_fn;      /* built-in and stable, but of the server's own: its port, its process, its OIDs */
+	bool setting_fn;     /* current_setting() */
 	bool sequence_fn;    /* nextval, setval, currval, lastval */
 	bool advisory_fn;
 	bool effects_fn;     /* any other function with effects */

@@ -25,6 +25,8 @@ facts_exact_on_many(struct analysis *an)
 		refuse_many(an, "now() and the like, which differ between shards,", "Pass the time as a parameter, or name the shard key of one shard.");
 	else if (f->user_fn)
 		refuse_many(an, "a function or operator that is not known to be immutable", hint_key);
+	else if (f->server_fn && f->writes) /* in a read, that each shard tells its own is what is asked for */
+		refuse_many(an, "a function whose value is the server's own", hint_key);
 	else if (f->effects_fn)
 		refuse_many(an, "a function with effects", hint_key);
 	else if (f->volatile_once)

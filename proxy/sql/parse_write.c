@@ -134,7 +134,7 @@ route_reference_write(struct analysis *an)
 	if (f->n_local + f->n_unknown > 0) {
 		refuse(an, "pgspan cannot write a reference table with data of table \"%s\", which is on the first shard only", f->local_name);
 		refuse_hint(an, "Read the rows first and write them with INSERT … VALUES or COPY, or make that table a reference table.");
-	} else if (f->volatile_fn || f->time_fn || f->user_fn || f->effects_fn || f->sequence_fn || f->advisory_fn || f->reads_view) {
+	} else if (f->volatile_fn || f->time_fn || f->user_fn || f->server_fn || f->setting_fn || f->effects_fn || f->sequence_fn || f->advisory_fn || f->reads_view) {
 		refuse(an, "pgspan cannot write a reference table with a function or view whose value may differ between shards");
 		refuse_hint(an, hint);
 	} else if (f->default_sequence != NULL || f->default_stable != NULL || f->default_volatile != NULL) {
@@ -568,7 +568,7 @@ route_copy_from(struct analysis *an, const CopyStmt *s, const struct relation_re
 		refuse(an, "the default of column \"%s\" may repeat or differ between shards",
 		    f->default_sequence != NULL ? f->default_sequence : f->default_stable);
 		refuse_hint(an, "Give the column in the data and in the column list.");
-	} else if (f->time_fn || f->user_fn || f->effects_fn || f->sequence_fn || f->advisory_fn) {
+	} else if (f->time_fn || f->user_fn || f->server_fn || f->effects_fn || f->sequence_fn || f->advisory_fn) {
 		refuse(an, "pgspan cannot run COPY … WHERE with a function that may differ between shards");
 	} else if (resolve_key(an, ref, &key)) {
 		plan_copy_from(an, s, ref, &key);

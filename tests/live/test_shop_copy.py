@@ -285,7 +285,6 @@ def test_reference_table__what_may_differ_is_refused(pair):
         assert copies(pair) == before
 
 
-@pytest.mark.xfail(strict=True, reason="stable functions whose value is the server's own are taken for equal on all shards")
 @pytest.mark.parametrize("what", ["inet_server_port()", "pg_backend_pid()", "current_setting('port')", "pg_postmaster_start_time()", "'kind'::regclass::oid::int"])
 def test_reference_table__values_of_the_servers_own__are_refused(pair, what):
     assert query_reply(pair.shop, f"UPDATE kind SET title = ({what})::text") == "0A000"
@@ -302,8 +301,7 @@ def test_reference_table__in_a_block_with_sharded_rows(pair):
         assert ((50, "fifty") in copies(pair)) == (end == "COMMIT")
 
 
-@pytest.mark.parametrize("form", ["text", "csv", pytest.param("binary", marks=pytest.mark.xfail(
-    strict=True, reason="CopyInResponse for a reference table says text where the COPY is binary"))])
+@pytest.mark.parametrize("form", ["text", "csv", "binary"])
 def test_reference_table__copy(pair, form):
     before = copies(pair)
     rows = [(g, f"{g}") for g in range(100, 200)]
