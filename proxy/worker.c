@@ -133,6 +133,7 @@ on_tidy(struct ev_loop *ev, ev_timer *t, int revents)
 	struct worker *w = t->data;
 	(void)ev;
 	(void)revents;
+	session_enforce_limits(&w->env);
 	tenants_tidy(&w->env.tenants);
 	auth_queries_tidy(&w->env.auth_queries);
 	end_if_drained(w);

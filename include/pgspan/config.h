@@ -9,6 +9,7 @@
 
 #include "pgspan/arena.h"
 #include "pgspan/log.h"
+#include "pgspan/tcp.h"
 #include "pgspan/tls.h"
 #include "shardmap.h"
 
@@ -63,10 +64,15 @@ struct database_settings {
 	enum pool_mode pool_mode;
 	enum read_consistency read_consistency;
 	int default_pool_size; /* server connections for each (database, user, server), over all workers */
+	int min_pool_size, reserve_pool_size;
+	int max_db_connections;        /* for each server; 0: no limit, as in the next */
+	int max_db_client_connections;
+	int64_t reserve_pool_timeout_ms;
+	int64_t client_idle_timeout_ms, idle_transaction_timeout_ms, query_timeout_ms, transaction_timeout_ms; /* 0: never */
 	int64_t query_wait_timeout_ms;     /* 0: for ever */
 	int64_t server_connect_timeout_ms; /* for one attempt to log in */
 	int64_t server_idle_timeout_ms;    /* 0: never */
-	int64_t server_lifetime_ms;
+	int64_t server_lifetime_ms;        /* 0: after one use */
 	char *auth_user;    /* asks auth_query; empty: nobody does */
 	char *auth_query;
 	char *auth_dbname;  /* whose primary is asked; empty: the database's own */
@@ -111,6 +117,8 @@ struct config {
 	char **stats_users;
 	int n_stats_users;
 	int max_client_conn;
+	int max_user_client_connections, max_user_connections; /* 0: no limit */
+	struct tcp_settings tcp;
 	int64_t client_login_timeout_ms;
 	uint32_t max_packet_size; /* largest message that is collected whole (statements, Bind), bytes */
 	enum log_level log_level;

@@ -77,6 +77,7 @@ struct server {
 		struct pool *pool;
 		ev_tstamp opened_at, idle_since;
 		bool is_idle;
+		bool used; /* by a client */
 	} pooled;
 
 	ev_io login_io;

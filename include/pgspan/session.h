@@ -53,7 +53,9 @@ void session_start(struct session_env *env, int fd, bool is_unix);
 /* A cancel request for a session of this worker. A wrong key, or one that runs nothing, is ignored. */
 void session_cancel(struct session_env *env, uint32_t pid, const unsigned char key[4]);
 
-/* Ends idle sessions, and marks the others to end when their transaction does (57P01). */
+/* Ends the sessions that have passed one of their time limits: to be called every second. */
+void session_enforce_limits(struct session_env *env);
+/* Ends idle sessions and those that have not logged in yet, and marks the others to end when their transaction does (57P01). */
 void session_drain_all(struct session_env *env);
 int session_count(const struct session_env *env);
 /* Ends all at once. */

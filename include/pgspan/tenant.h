@@ -16,10 +16,16 @@ struct server_health {
 	_Atomic bool lagging;          /* a replica too far behind */
 };
 
+/* Clients that are logged in, of all workers. */
+struct client_count {
+	_Atomic int n;
+};
+
 struct fleet {
 	pthread_mutex_t lock;
-	struct names limits;  /* "label\nuser" → struct pool_limit */
+	struct names limits;  /* "o" server and user, "d" database and server, "u" user → struct pool_limit: enum pool_limit_kind */
 	struct names healths; /* "label" → struct server_health */
+	struct names clients; /* "d" database, "u" user → struct client_count */
 	_Atomic uint64_t ddl_epoch; /* grows with each DDL that was seen */
 };
 
@@ -50,6 +56,8 @@ struct tenant {
 	char *password; /* for the servers; NULL: none is known */
 	struct pool **pools; /* by shard, then server: tenant_pool() */
 	struct server_health **healths;
+	struct client_count *of_db, *of_user;
+	int n_clients; /* this worker's */
 	int *first; /* of shard i in pools */
 	int n_pools;
 	unsigned turn;      /* round robin over replicas */
@@ -84,6 +92,10 @@ tenant_pool(const struct tenant *t, int shard, int server)
 {
 	return t->pools[t->first[shard] + server];
 }
+
+/* One more client: false with the reason in *d* when there are too many of its database or its user. tenant_leave() undoes it. */
+bool tenant_admit(struct tenant *t, struct diag *d);
+void tenant_leave(struct tenant *t);
 
 /* The server of the shard that a read should go to, 0: the primary. */
 int tenant_pick_read(struct tenant *t, int shard, int64_t now_ms);

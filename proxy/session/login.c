@@ -102,13 +102,18 @@ login_authenticated(struct session *s)
 	s->tenant = tenants_get(&s->env->tenants, s->cfg, db, s->user, password, &keys);
 	explicit_bzero(&keys, sizeof keys);
 	login_auth_fini(s);
+	struct diag d;
+	diag_clear(&d);
+	s->admitted = tenant_admit(s->tenant, &d);
+	if (!s->admitted) {
+		session_fatal(s, &d);
+		return false;
+	}
 	msg_put_auth_ok(&w);
 	session_put(s, &w);
 	if (st->replication == REPLICATION_NONE) {
 		add_settings(s);
 	} else {
-		struct diag d;
-		diag_clear(&d);
 		if (replication_begin(s, &d) != RC_OK) {
 			session_fatal(s, &d);
 			return false;

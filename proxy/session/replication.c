@@ -8,7 +8,7 @@
 
 struct replication {
 	struct pool *pool; /* of this one connection */
-	struct pool_limit limit;
+	struct pool_own_limits limits;
 };
 
 /* The settings as a value of libpq's "options". */
@@ -52,14 +52,14 @@ replication_begin(struct session *s, struct diag *d)
 	    .conninfo = primary->conninfo,
 	    .user = primary->user ? NULL : s->user,
 	    .password = primary->has_password || primary->user ? NULL : s->tenant->password,
-	    .connect_timeout_ms = db->set.server_connect_timeout_ms,
+	    .set = {.max = 1, .connect_timeout_ms = db->set.server_connect_timeout_ms, .tcp = s->cfg->tcp},
 	    .replication = st->replication == REPLICATION_DATABASE ? "database" : "true",
 	    .application_name = name,
 	    .options = options.p[0] ? options.p : NULL,
 	};
 	s->replication = xcalloc(1, sizeof *s->replication);
-	pool_limit_init(&s->replication->limit, 1);
-	s->replication->pool = pool_new(s->env->loop, &pc, &s->replication->limit);
+	pool_own_limits_init(&s->replication->limits, 1);
+	s->replication->pool = pool_new(s->env->loop, &pc, s->replication->limits.by_kind);
 	wbuf_fini(&options);
 	return RC_OK;
 }
@@ -77,7 +77,7 @@ replication_end(struct session *s)
 		return;
 	pool_close(s->replication->pool);
 	pool_free(s->replication->pool);
-	pool_limit_fini(&s->replication->limit);
+	pool_own_limits_fini(&s->replication->limits);
 	free(s->replication);
 	s->replication = NULL;
 }

@@ -13,8 +13,8 @@
 #include "pgspan/sqlstate.h"
 
 #include <netinet/in.h>
-#include <openssl/crypto.h>
 #include <netinet/tcp.h>
+#include <openssl/crypto.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -164,6 +164,8 @@ session_close(struct session *s, const char *why)
 	dlist_del(&s->link);
 	if (s->counted)
 		atomic_fetch_sub(s->env->n_clients, 1);
+	if (s->admitted)
+		tenant_leave(s->tenant);
 	login_fini(s);
 	txn_fini(s);
 	free(s->failed_name);
@@ -438,6 +440,7 @@ session_process(struct session *s)
 	if (s->busy || s->state == SESSION_CLOSED)
 		return;
 	s->busy = true;
+	limits_note(s);
 	bool more = true;
 	while (more && s->state != SESSION_CLOSED) {
 		switch (s->state) {
@@ -528,7 +531,7 @@ session_start(struct session_env *env, int fd, bool is_unix)
 	int one = 1;
 	if (!is_unix) {
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-		(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+		tcp_tune(fd, &env->cfg->tcp);
 	}
 	s->magic = SESSION_MAGIC;
 	s->env = env;
@@ -558,6 +561,14 @@ session_start(struct session_env *env, int fd, bool is_unix)
 	conn_read_start(&s->conn);
 }
 
+/* To go through all sessions while they end: what ends gives its server to another, which may find that its client is gone. */
+struct dlist *
+session_after(struct session_env *env, struct dlist *next)
+{
+	bool gone = next != &env->sessions && container_of(next, struct session, link)->state == SESSION_CLOSED;
+	return gone ? env->sessions.next : next;
+}
+
 int
 session_count(const struct session_env *env)
 {
@@ -571,17 +582,20 @@ void
 session_drain_all(struct session_env *env)
 {
 	env->draining = true;
-	dlist_each(n, tmp, &env->sessions) {
+	for (struct dlist *n = env->sessions.next, *next; n != &env->sessions; n = session_after(env, next)) {
 		struct session *s = container_of(n, struct session, link);
+		next = n->next;
+		struct diag d;
+		diag_clear(&d);
 		s->leaving = true;
-		if (s->replication) { /* it has no end of its own */
-			struct diag d;
-			diag_clear(&d);
+		if (s->state == SESSION_STARTUP) {
+			session_close(s, "shutting down");
+		} else if (s->state == SESSION_READY && !s->replication) {
+			session_process(s);
+		} else { /* replication has no end of its own */
 			diag_set(&d, SQLSTATE_ADMIN_SHUTDOWN, "pgspan is shutting down");
 			session_fatal(s, &d);
-			continue;
 		}
-		session_process(s);
 	}
 }
 

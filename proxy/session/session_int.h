@@ -18,6 +18,7 @@
  *   pins.c        why it keeps its server
  *   sequence.c    currval() and lastval()
  *   replication.c clients that speak the replication protocol
+ *   limits.c      clients that stay too long in one state
  */
 #ifndef PGSPAN_SESSION_INT_H
 #define PGSPAN_SESSION_INT_H
@@ -134,8 +135,11 @@ struct session {
 	struct doomed doomed;
 	struct conn conn;
 	ev_timer timer;    /* login, or waiting for a server */
+	ev_tstamp since;   /* see limits.c */
+	ev_tstamp tx_since;
 	bool is_unix;
 	bool counted;      /* in env->n_clients */
+	bool admitted;     /* among the tenant's clients */
 	bool busy;         /* input is being processed up the stack: do not enter again */
 
 	/* login */
@@ -209,6 +213,7 @@ struct session *session_checked(struct session *s);
 void session_close(struct session *s, const char *why);
 /* Sends FATAL and ends. */
 void session_fatal(struct session *s, const struct diag *d);
+struct dlist *session_after(struct session_env *env, struct dlist *next); /* *next*, or the first again if it has been closed */
 void session_process(struct session *s); /* looks at input again */
 /* What BackendKeyData gives as the process ID. */
 uint32_t session_pid(const struct session *s);
@@ -386,6 +391,9 @@ void replication_end(struct session *s); /* when no leg has the server any more 
 /* Whether what currval() and lastval() tell is this session's own. *advanced*: a sequence may have been advanced in the
  * transaction, on the server that the statement goes to; it becomes true when the statement does. False: *d* says why. */
 bool sequence_is_known(const struct session *s, const struct plan *p, bool *advanced, struct diag *d);
+/* limits.c */
+void limits_note(struct session *s);       /* input came, or something has ended */
+void limits_note_ready(struct session *s); /* a ReadyForQuery came */
 /* pins.c */
 void pins_note(struct session *s, const struct plan *p); /* a statement has succeeded */
 /* At the end of a transaction: the query that tells which reasons are left; NULL: it need not be asked. */

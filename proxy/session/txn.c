@@ -374,6 +374,7 @@ txn_ready(struct session *s, char status)
 	} else {
 		s->tx = TX_OPEN;
 	}
+	limits_note_ready(s);
 	s->failed_now = false;
 }
 

@@ -25,7 +25,7 @@ enum {
 #define YOUNG_S 1.
 
 struct source {
-	struct pool_limit limit;
+	struct pool_own_limits limits;
 	struct pool *pool;
 };
 
@@ -66,16 +66,18 @@ source_for(struct auth_queries *q, const struct config *cfg, const struct databa
 	if (s)
 		return s;
 	s = xcalloc(1, sizeof *s);
-	pool_limit_init(&s->limit, CONNECTIONS);
+	pool_own_limits_init(&s->limits, CONNECTIONS);
 	struct pool_config pc = {
 	    .conninfo = sc->conninfo,
 	    .user = auth_user,
 	    .password = password,
-	    .connect_timeout_ms = db->set.server_connect_timeout_ms,
-	    .idle_timeout_ms = db->set.server_idle_timeout_ms,
-	    .lifetime_ms = db->set.server_lifetime_ms,
+	    .set.max = CONNECTIONS,
+	    .set.connect_timeout_ms = db->set.server_connect_timeout_ms,
+	    .set.idle_timeout_ms = db->set.server_idle_timeout_ms,
+	    .set.lifetime_ms = db->set.server_lifetime_ms,
+	    .set.tcp = cfg->tcp,
 	};
-	s->pool = pool_new(q->loop, &pc, &s->limit);
+	s->pool = pool_new(q->loop, &pc, s->limits.by_kind);
 	names_put(&q->sources, span_of(key, (size_t)n), s);
 	return s;
 }
@@ -91,7 +93,7 @@ free_source(void *p)
 {
 	struct source *s = p;
 	pool_free(s->pool);
-	pool_limit_fini(&s->limit);
+	pool_own_limits_fini(&s->limits);
 	free(s);
 }
 
@@ -362,7 +364,7 @@ auth_queries_tidy(struct auth_queries *q)
 {
 	for (uint32_t i = 0; i < q->sources.cap; i++)
 		if (q->sources.slots[i].name)
-			pool_tidy(((struct source *)q->sources.slots[i].value)->pool);
+			pool_tidy(((struct source *)q->sources.slots[i].value)->pool, false);
 }
 
 void

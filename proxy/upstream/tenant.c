@@ -29,6 +29,7 @@ fleet_fini(struct fleet *f)
 {
 	names_clear(&f->limits, free_limit);
 	names_clear(&f->healths, free);
+	names_clear(&f->clients, free);
 	pthread_mutex_destroy(&f->lock);
 }
 
@@ -45,17 +46,24 @@ fleet_health(struct fleet *f, const char *label)
 	return h;
 }
 
-/* A limit's members may hand servers to each other, so they must log in alike: the whole connection string and the password are
- * part of the key (as a hash, lest it stand in one more place). */
-static struct pool_limit *
-limit_for(struct fleet *f, const struct database_config *db, const struct server_config *s, const char *user, const char *password, int max)
+static struct client_count *
+count_for(struct fleet *f, char kind, const char *name)
 {
-	char key[512];
-	XXH64_hash_t h = XXH3_64bits(s->conninfo, strlen(s->conninfo));
-	if (password)
-		h = XXH3_64bits_withSeed(password, strlen(password), h);
-	int n = snprintf(key, sizeof key, "%016llx\n%.200s\n%.200s", (unsigned long long)h, db->name, s->user ? "" : user);
-	struct span name = span_of(key, (size_t)n < sizeof key ? (size_t)n : sizeof key - 1);
+	char key[256];
+	int n = snprintf(key, sizeof key, "%c%.200s", kind, name);
+	pthread_mutex_lock(&f->lock);
+	struct client_count *c = names_get(&f->clients, span_of(key, (size_t)n));
+	if (!c) {
+		c = xcalloc(1, sizeof *c);
+		names_put(&f->clients, span_of(key, (size_t)n), c);
+	}
+	pthread_mutex_unlock(&f->lock);
+	return c;
+}
+
+static struct pool_limit *
+limit_named(struct fleet *f, struct span name, int max)
+{
 	pthread_mutex_lock(&f->lock);
 	struct pool_limit *l = names_get(&f->limits, name);
 	if (!l) {
@@ -66,6 +74,57 @@ limit_for(struct fleet *f, const struct database_config *db, const struct server
 	atomic_store(&l->max, max);
 	pthread_mutex_unlock(&f->lock);
 	return l;
+}
+
+/* The limits of the pool of a server for a user of a database.
+ *
+ * Members of the first may hand servers to each other, so they must log in alike: the whole connection string and the password are
+ * part of the key (as a hash, lest it stand in one more place). */
+static void
+find_limits(struct fleet *f, const struct config *cfg, const struct database_config *db, const struct server_config *s, const char *user,
+    const char *password, struct pool_limit **out)
+{
+	char key[512];
+	XXH64_hash_t h = XXH3_64bits(s->conninfo, strlen(s->conninfo));
+	if (password)
+		h = XXH3_64bits_withSeed(password, strlen(password), h);
+	int n = snprintf(key, sizeof key, "o%016llx\n%.200s\n%.200s", (unsigned long long)h, db->name, s->user ? "" : user);
+	out[POOL_OWN] = limit_named(f, span_of(key, (size_t)n), db->set.default_pool_size);
+	n = snprintf(key, sizeof key, "d%.200s\n%.250s", db->name, s->label);
+	out[POOL_DATABASE] = limit_named(f, span_of(key, (size_t)n), db->set.max_db_connections);
+	n = snprintf(key, sizeof key, "u%.200s", s->user ? s->user : user);
+	out[POOL_USER] = limit_named(f, span_of(key, (size_t)n), cfg->max_user_connections);
+}
+
+static struct pool_settings
+pool_settings_of(const struct config *cfg, const struct database_config *db)
+{
+	const struct database_settings *set = &db->set;
+	return (struct pool_settings){
+	    .max = set->default_pool_size,
+	    .reserve = set->reserve_pool_size,
+	    .min = set->min_pool_size,
+	    .connect_timeout_ms = set->server_connect_timeout_ms,
+	    .idle_timeout_ms = set->server_idle_timeout_ms,
+	    .lifetime_ms = set->server_lifetime_ms,
+	    .reserve_timeout_ms = set->reserve_pool_timeout_ms,
+	    .tcp = cfg->tcp,
+	};
+}
+
+/* What a tenant's pools may do has been configured anew. */
+static void
+configure(struct tenants *all, struct tenant *t)
+{
+	struct pool_settings set = pool_settings_of(t->cfg, t->db);
+	for (int i = 0; i < t->db->n_shards; i++) {
+		for (int k = 0; k < t->db->shards[i].n_servers; k++) {
+			const struct server_config *s = &t->db->shards[i].servers[k];
+			struct pool_limit *limits[POOL_LIMITS];
+			find_limits(all->fleet, t->cfg, t->db, s, t->user, s->has_password || s->user ? NULL : t->password, limits); /* sets them */
+			pool_configure(tenant_pool(t, i, k), &set);
+		}
+	}
 }
 
 void
@@ -203,10 +262,7 @@ tenants_reload(struct tenants *all, struct config *cfg)
 			t->cfg = config_ref(cfg);
 			t->db = db;
 			t->db_serial = atomic_fetch_add(&serials, 1) + 1;
-			for (int k = 0; k < t->n_pools; k++) {
-				pool_set_timeouts(t->pools[k], db->set.server_connect_timeout_ms, db->set.server_idle_timeout_ms, db->set.server_lifetime_ms);
-				pool_set_max(t->pools[k], db->set.default_pool_size);
-			}
+			configure(all, t);
 			config_unref(old);
 			names_put(&keep, span_of(slot->name, slot->len), t);
 		} else {
@@ -222,7 +278,7 @@ tidy_tenant(void *p)
 {
 	struct tenant *t = p;
 	for (int i = 0; i < t->n_pools; i++)
-		pool_tidy(t->pools[i]);
+		pool_tidy(t->pools[i], t->n_clients > 0);
 	stmt_set_clear(&t->known);
 }
 
@@ -271,6 +327,8 @@ tenants_get(struct tenants *all, struct config *cfg, const struct database_confi
 		t->first[i] = t->n_pools;
 		t->n_pools += db->shards[i].n_servers;
 	}
+	t->of_db = count_for(all->fleet, 'd', db->name);
+	t->of_user = count_for(all->fleet, 'u', user);
 	t->pools = xcalloc((size_t)t->n_pools, sizeof(struct pool *));
 	t->healths = xcalloc((size_t)t->n_pools, sizeof(struct server_health *));
 	for (int i = 0; i < db->n_shards; i++) {
@@ -280,17 +338,53 @@ tenants_get(struct tenants *all, struct config *cfg, const struct database_confi
 			    .conninfo = s->conninfo,
 			    .user = s->user ? NULL : user,
 			    .password = s->has_password || s->user ? NULL : password,
-			    .connect_timeout_ms = db->set.server_connect_timeout_ms,
-			    .idle_timeout_ms = db->set.server_idle_timeout_ms,
-			    .lifetime_ms = db->set.server_lifetime_ms,
+			    .set = pool_settings_of(cfg, db),
 			};
-			t->pools[t->first[i] + k] = pool_new(all->loop, &pc, limit_for(all->fleet, db, s, user, pc.password, db->set.default_pool_size));
+			struct pool_limit *limits[POOL_LIMITS];
+			find_limits(all->fleet, cfg, db, s, user, pc.password, limits);
+			t->pools[t->first[i] + k] = pool_new(all->loop, &pc, limits);
 			t->healths[t->first[i] + k] = fleet_health(all->fleet, s->label);
 		}
 	}
 	names_put(&all->by_name, name, t);
 	set_keys(t, keys);
 	return t;
+}
+
+/* Counts one more, if it is not too many. */
+static bool
+count_one(struct client_count *c, int max)
+{
+	if (atomic_fetch_add(&c->n, 1) < max || max == 0)
+		return true;
+	atomic_fetch_sub(&c->n, 1);
+	return false;
+}
+
+bool
+tenant_admit(struct tenant *t, struct diag *d)
+{
+	if (!count_one(t->of_db, t->db->set.max_db_client_connections)) {
+		diag_set(d, "53300", "too many connections for database \"%.200s\"", t->db->name);
+		diag_hint(d, "pgspan's max_db_client_connections is %d.", t->db->set.max_db_client_connections);
+		return false;
+	}
+	if (!count_one(t->of_user, t->cfg->max_user_client_connections)) {
+		atomic_fetch_sub(&t->of_db->n, 1);
+		diag_set(d, "53300", "too many connections for role \"%.200s\"", t->user);
+		diag_hint(d, "pgspan's max_user_client_connections is %d.", t->cfg->max_user_client_connections);
+		return false;
+	}
+	t->n_clients++;
+	return true;
+}
+
+void
+tenant_leave(struct tenant *t)
+{
+	atomic_fetch_sub(&t->of_db->n, 1);
+	atomic_fetch_sub(&t->of_user->n, 1);
+	t->n_clients--;
 }
 
 int
