@@ -484,7 +484,7 @@ PATIENCE = 0.010  # POOL_PATIENCE_MS
 
 @pytest.mark.parametrize("workers, gap", [(1, 0.001), (4, 0.03), (4, 0.002)])
 def test_first_come_first_served(new_proxy, fleet, workers, gap):
-    """40 wait for one server; *gap* seconds between them. In one worker, and where the gap is larger than the patience that
+    """40 wait for one server; *gap* seconds between them. Where the gap is larger than the patience that
     workers have with each other, the order is exact; else nobody is overtaken by one that came much later than that."""
     fleet.sql("app-primary", "DROP SEQUENCE IF EXISTS served; CREATE SEQUENCE served; GRANT ALL ON served TO app")
     proxy = pgspan(new_proxy, {"workers": workers}, default_pool_size=1)
@@ -503,7 +503,8 @@ def test_first_come_first_served(new_proxy, fleet, workers, gap):
     assert sorted(place) == list(range(1, 41))
     worst = max((came[j] - came[i] for i in range(40) for j in range(i, 40) if place[j] < place[i]), default=0)
     print(f"workers {workers}, gap {gap}: overtaken by at most {worst * 1e3:.1f} ms")
-    assert worst == 0 if workers == 1 or gap > 2 * PATIENCE else worst < (PATIENCE + 0.005) * SLOW
+    # What comes within one turn of the loop has no order.
+    assert worst == 0 if gap > 2 * PATIENCE else worst < (PATIENCE + 0.005) * SLOW
     for c in [holder, *clients]:
         c.close()
     fleet.sql("app-primary", "DROP SEQUENCE served")
