@@ -948,6 +948,10 @@ on_cancel_done(struct server *sv)
 {
 	struct leg *l = sv->user;
 	struct session *s = session_checked(l->session);
+	if (l->fan) {
+		fan_input(l); /* it may have had all its answers, and have waited for this */
+		return;
+	}
 	leg_settle(s);
 	if (s->state != SESSION_CLOSED)
 		session_process(s);
