@@ -64,6 +64,7 @@ struct server {
 		uint64_t settings;       /* hash of the settings that were made; 0: none */
 		bool role;               /* the role or the authorization may be another than the login's */
 		uint64_t role_epoch;     /* fleet_ddl_epoch() when the server was last handed out */
+		bool used_up;            /* what DISCARD ALL does not undo: a temporary schema, a library that LOAD has brought */
 		bool unclean;            /* more than these: DISCARD ALL before anybody else gets it */
 	} has;
 

@@ -861,14 +861,16 @@ abandon(struct leg *l, void *arg)
 	(void)arg;
 	bool certain = is_quiet(l) && !l->linking && !l->copy_in && !l->unsynced && s->stream_left == 0 && sv->cancels == 0 &&
 	    conn_tx_pending(&sv->conn) == 0 && !l->lost && !l->fan;
-	bool discard = s->pins != 0 || s->tenant->db->set.pool_mode == POOL_MODE_SESSION;
+	bool session_mode = s->tenant->db->set.pool_mode == POOL_MODE_SESSION;
+	bool discard = s->pins != 0 || session_mode;
 	if (!certain && !l->lost && !replies_empty(&sv->replies))
 		server_cancel(sv, NULL);
 	drop_replies(l);
-	if (s->tenant->db->set.pool_mode == POOL_MODE_SESSION)
+	if (session_mode)
 		owners_set(label_of(l), server_pid(sv), 0);
 	leg_forget_server(l);
-	if (certain && !s->replication)
+	/* A session of its own is like a new one, what DISCARD ALL leaves behind included. */
+	if (certain && !s->replication && !(session_mode && sv->has.used_up))
 		janitor_take(sv, discard);
 	else
 		pool_discard(sv);

@@ -51,6 +51,8 @@ pins_note(struct session *s, const struct plan *p)
 	if (may_unpin(p) && (s->pins & AUDITABLE))
 		s->pins_doubtful = true;
 	s->pins |= p->pins;
+	if ((p->pins & (PIN_TEMP | PIN_LOAD)) && s->leg->server)
+		s->leg->server->has.used_up = true;
 }
 
 const char *

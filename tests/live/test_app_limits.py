@@ -449,6 +449,20 @@ def test_server_lifetimes_end_one_after_the_other(new_proxy, fleet):
     assert {4, 3, 2, 1, 0} == set(seen)
 
 
+@pytest.mark.parametrize("sql, kept", [("SELECT 1", True), ("SET work_mem = '5MB'", True), ("LOAD 'plpgsql'", False),
+                                       ("CREATE TEMP TABLE t (n int); DROP TABLE t", False)])
+def test_session_pooling_ends_what_cannot_be_cleaned(new_proxy, sql, kept):
+    """A temporary schema and a loaded library stay in a server process, whatever is discarded."""
+    proxy = pgspan(new_proxy, pool_mode="session", default_pool_size=1)
+    with proxy.wire(user="postgres") as a:
+        pid = backend(a)
+        a.query(sql)
+        assert backend(a) == pid
+    with proxy.wire(user="postgres") as b:
+        assert (backend(b) == pid) is kept
+        assert b.rows("SELECT pg_my_temp_schema() = 0, to_regclass('t') IS NULL") == [["t", "t"]]
+
+
 def test_server_idle_timeout(new_proxy, fleet, wait_until):
     proxy = pgspan(new_proxy, server_idle_timeout=2)
     with proxy.wire() as c:

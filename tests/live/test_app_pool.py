@@ -133,7 +133,6 @@ def test_session_mode_keeps_its_server(new_proxy):
         assert pids[0] != pids[1]
         for _ in range(3):
             assert (backend(a), backend(b)) == pids
-        a.query("CREATE TEMP TABLE mine (n int)")
         a.query("SET work_mem = '9MB'")
         a.query("PREPARE p AS SELECT 5")
         assert a.rows("EXECUTE p") == [["5"]]
@@ -146,7 +145,7 @@ def test_session_mode_keeps_its_server(new_proxy):
         assert c.is_silent(0.3)
         a.close()
         assert rows(c.until_ready()) == [[pids[0]]]
-        assert c.rows("SELECT to_regclass('mine'), current_setting('work_mem')") == [[None, "4MB"]]
+        assert c.rows("SELECT current_setting('work_mem')") == [["4MB"]]
         assert fails(c, "EXECUTE p") == "26000"
         c.close()
 
